@@ -1,0 +1,23 @@
+"""Encoder frames of whole recordings to text, words and language, a batch at a time."""
+
+import triton_python_backend_utils as pb_utils
+
+from asr_triton import failure, load, text_outputs, to_torch
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self.recognizer, _ = load(args, parts=("decoder", "joint"))
+
+    def execute(self, requests):
+        try:
+            encoded = [to_torch(request, "ENCODED") for request in requests]
+            tokens = self.recognizer.decode_recordings(encoded)
+        except Exception as error:
+            return [failure(error) for _ in requests]
+        return [self._respond(request, row) for request, row in zip(requests, tokens)]
+
+    def _respond(self, request, tokens):
+        num_samples = int(to_torch(request, "NUM_SAMPLES")[0])
+        result = self.recognizer.assemble(tokens, num_samples)
+        return pb_utils.InferenceResponse(text_outputs(request, result.text, result.as_dict))

@@ -1,0 +1,83 @@
+"""Greedy RNN-T decoding of a batch of streams."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from .model import NemotronAsr, PredictionState
+
+JOINT_ROWS = 64  # frames evaluated at once: a wider batch of rows looks fewer frames ahead
+MIN_WINDOW = 4  # frames; a token comes every four frames or so
+
+
+class Token(NamedTuple):
+    """An emitted piece."""
+
+    id: int
+    frame: int  # encoder frame of the stream, 80 ms each
+    confidence: float  # the joint's posterior of this piece, in [0, 1]
+
+
+def greedy_decode(
+    net: NemotronAsr,
+    f: torch.Tensor,
+    num_frames: list[int],
+    first_frame: list[int],
+    state: PredictionState,
+) -> tuple[list[list[Token]], PredictionState]:
+    """Decode the next frames of each row.
+
+    f: (B, E, J) projected encoder output.  num_frames: valid frames of each row, at most E.
+    first_frame: index of each row's first frame in its stream.
+    Returns the tokens of each row, and the state after them. Blank leaves the state alone, so the
+    joint looks at a window of frames at once for the first that is not blank; only rows that
+    emitted step the LSTM. After `max_symbols_per_step` symbols on one frame the next one follows.
+    """
+    blank, max_symbols = net.config.blank_token_id, net.config.max_symbols_per_step
+    tokens: list[list[Token]] = [[] for _ in num_frames]
+    at = [0] * len(num_frames)  # the frame each row looks at
+    symbols = [0] * len(num_frames)  # symbols emitted on that frame
+    g, h, c = (x.clone() for x in state)
+    rows = [b for b, n in enumerate(num_frames) if n > 0]
+    while rows:
+        remaining = max(num_frames[b] - at[b] for b in rows)
+        W = min(remaining, max(MIN_WINDOW, JOINT_ROWS // len(rows)))
+        row = torch.tensor(rows, device=f.device)
+        start = torch.tensor([at[b] for b in rows], device=f.device)
+        stop = torch.tensor([num_frames[b] for b in rows], device=f.device)
+        frame = start[:, None] + torch.arange(W, device=f.device)  # (R, W)
+        window = f[row[:, None], frame.clamp_max(f.shape[1] - 1)]  # (R, W, J)
+        logits = net.joint(window, g[row, None])  # (R, W, V)
+        spoken = (logits.argmax(-1) != blank) & (frame < stop[:, None])
+        hit, offset = spoken.max(dim=1)  # the first frame that is not blank
+        best = logits[torch.arange(len(rows), device=f.device), offset].float()  # (R, V)
+        log_posterior, ids = best.log_softmax(-1).max(-1)
+        emitted, emitted_ids = [], []
+        found = zip(
+            rows, hit.tolist(), offset.tolist(), ids.tolist(), log_posterior.exp().tolist(),
+            strict=True,
+        )  # fmt: skip
+        for b, is_hit, skip, token, confidence in found:
+            if not is_hit:
+                at[b] += W
+                symbols[b] = 0
+                continue
+            if skip:
+                at[b] += skip
+                symbols[b] = 0
+            tokens[b].append(Token(token, first_frame[b] + at[b], confidence))
+            emitted.append(b)
+            emitted_ids.append(token)
+            symbols[b] += 1
+            if symbols[b] == max_symbols:
+                at[b] += 1
+                symbols[b] = 0
+        if emitted:
+            row = torch.tensor(emitted, device=f.device)
+            step_ids = torch.tensor(emitted_ids, device=f.device)[:, None]
+            _, after = net.decoder(step_ids, PredictionState(g[row], h[row], c[row]))
+            g[row], h[row], c[row] = after
+        rows = [b for b in rows if at[b] < num_frames[b]]
+    return tokens, PredictionState(g, h, c)

@@ -1,0 +1,290 @@
+"""Rounds over all live streams: at most one chunk of each, batched across streams.
+
+Requests come from any thread by `submit`; everything else happens in the thread that calls `step`
+(the one that `start` makes, or a test's).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..config import SAMPLE_RATE, TOKEN_FRAME_SAMPLES
+from ..errors import INTERNAL, NOT_FOUND, UNAVAILABLE, AsrError, invalid
+from ..options import SAMPLE_RATES
+from ..recognizer import Chunk, Recognizer, first_sample_needed, samples_needed, total_frames
+from ..text import TextAssembler, Word
+from .arena import Arena
+from .sessions import Session, SessionTable
+
+MAX_ROWS = 128  # streams that one forward call takes
+SWEEP_INTERVAL_S = 0.25  # how long idle streams may outlive their limit
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Update:
+    """The answer to one request: what it fixed, or why it was refused."""
+
+    text: str = ""
+    words: list[Word] = field(default_factory=list)
+    language: str | None = None
+    is_final: bool = False  # the answer to END
+    segment: int = 0
+    audio_processed_ms: int = 0
+    server: dict | None = None  # on START: what is on offer
+    error: AsrError | None = None
+
+    def as_dict(self) -> dict:
+        """RESULT on the wire."""
+        result = {
+            "text": self.text,
+            "is_final": self.is_final,
+            "segment": self.segment,
+            "words": [word._asdict() for word in self.words],
+            "language": self.language,
+            "audio_processed_ms": self.audio_processed_ms,
+        }
+        return result if self.server is None else {**result, "server": self.server}
+
+
+@dataclass
+class Request:
+    """One packet of a stream. `reply` is called once, from the engine's thread."""
+
+    id: Hashable
+    audio: np.ndarray  # (n,) int16, n >= 0
+    start: bool
+    end: bool
+    parameters: dict
+    reply: Callable[[Update], None]
+    until: int = 0  # samples of the stream up to this packet's end
+    update: Update = field(default_factory=Update)
+
+
+class StreamingEngine:
+    """Live streams on one device. Allocates all their memory at once.
+
+    num_slots: streams at a time.  idle_timeout_s: a stream without a packet for longer is ended.
+    """
+
+    def __init__(self, recognizer: Recognizer, num_slots: int = 64, idle_timeout_s: float = 30.0):
+        self.recognizer = recognizer
+        self.table = SessionTable(num_slots, idle_timeout_s)
+        self.arena = Arena(recognizer, num_slots)
+        self._inbox: deque[Request] = deque()
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def warm_up(self) -> None:
+        """Run every lookahead once, so that the first stream pays for nothing."""
+        for latency_ms in self.recognizer.latencies_ms:
+            self.recognizer.transcribe([np.zeros(32_000, np.int16)], latency_ms=latency_ms)
+
+    def start(self) -> None:
+        """Run rounds in a thread of the engine's own until `stop`."""
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread. Every request still unanswered is refused with UNAVAILABLE."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        if self._thread is not None:
+            self._thread.join()
+        refusal = AsrError(UNAVAILABLE, "the server is shutting down")
+        for session in self.table:
+            self._drop(session, "shutdown", refusal)
+        while self._inbox:
+            self._inbox.popleft().reply(Update(error=refusal))
+
+    def submit(self, request: Request) -> None:
+        """Hand over a packet; returns at once, from any thread."""
+        with self._wake:
+            if not self._stopping:
+                self._inbox.append(request)
+                self._wake.notify()
+                return
+        request.reply(Update(error=AsrError(UNAVAILABLE, "the server is shutting down")))
+
+    def step(self, now: float) -> bool:
+        """Take in what was submitted, run one round, answer what is done.
+
+        now: seconds on any steady clock. Returns whether there is more to do at once.
+        """
+        while self._inbox:
+            self._accept(self._inbox.popleft(), now)
+        for session in self.table.expired(now):
+            self._drop(session, "idle")
+        batches = defaultdict(list)
+        for session in self.table:
+            if self._advance(session):
+                batches[session.options.lookahead].append(session)
+        for lookahead, sessions in batches.items():
+            for first in range(0, len(sessions), MAX_ROWS):
+                self._decode(sessions[first : first + MAX_ROWS], lookahead)
+        more = False
+        for sessions in batches.values():
+            for session in sessions:
+                more |= self._advance(session)
+        return more or bool(self._inbox)
+
+    def _run(self) -> None:
+        more = False
+        while True:
+            with self._wake:
+                if not more and not self._inbox and not self._stopping:
+                    self._wake.wait(SWEEP_INTERVAL_S)
+                if self._stopping:
+                    return
+            try:
+                more = self.step(time.monotonic())
+            except Exception:  # a fault here must not end every stream
+                log.exception("a round failed")
+                more = False
+
+    # Taking requests in
+
+    def _accept(self, request: Request, now: float) -> None:
+        session = self.table.get(request.id)
+        try:
+            if request.start:
+                session = self._open(request, now, session)
+            elif session is None or session.ending:
+                raise AsrError(
+                    NOT_FOUND,
+                    f"no stream {request.id}: it never started, has ended, or was idle for more "
+                    f"than {self.table.idle_timeout_s:g} s; begin it with the START flag",
+                )
+            elif request.parameters:
+                names = ", ".join(map(repr, request.parameters))
+                raise invalid(f"parameter {names} on a running stream; valid on START only")
+        except AsrError as error:
+            request.reply(Update(error=error))
+            return
+        session.audio.append(request.audio)
+        session.last_active = now
+        session.ending = request.end
+        request.until = session.audio.stop
+        session.requests.append(request)
+
+    def _open(self, request: Request, now: float, previous: Session | None) -> Session:
+        """Admit a stream. A START on a live id begins that stream anew."""
+        options = self.recognizer.live_options(request.parameters)
+        if previous is not None:
+            self._drop(previous, "restart", AsrError(NOT_FOUND, f"stream {request.id} restarted"))
+        slot = self.table.claim_slot()
+        if slot is None:
+            size = self.table.num_slots
+            raise AsrError(UNAVAILABLE, f"at capacity ({len(self.table)}/{size})")
+        self.arena.reset(slot)
+        session = Session(
+            id=request.id,
+            slot=slot,
+            options=options,
+            prompt_id=self.recognizer.prompt_id(options.language),
+            assembler=TextAssembler(self.recognizer.pieces),
+            last_active=now,
+        )
+        self.table.admit(session)
+        request.update.server = self.offer()
+        return session
+
+    def offer(self) -> dict:
+        """What a stream may ask for, as told on START."""
+        return {
+            "model": self.recognizer.name,
+            "latencies_ms": list(self.recognizer.latencies_ms),
+            "languages": list(self.recognizer.languages),
+            "sample_rates": list(SAMPLE_RATES),
+            "slots": self.table.num_slots,
+            "idle_timeout_s": self.table.idle_timeout_s,
+        }
+
+    # Rounds
+
+    def _advance(self, session: Session) -> bool:
+        """Answer the requests whose audio is decoded; whether a chunk of the next is ready."""
+        while session.requests:
+            request = session.requests[0]
+            chunk_end = session.frames + session.options.lookahead + 1
+            if samples_needed(chunk_end) <= request.until:
+                return True
+            if request.end and session.frames < total_frames(request.until):
+                return True
+            session.requests.popleft()
+            self._answer(session, request)
+        return False
+
+    def _answer(self, session: Session, request: Request) -> None:
+        update = request.update
+        heard = min(session.frames * TOKEN_FRAME_SAMPLES, request.until)
+        if request.end:
+            fixed = session.assembler.finish()
+            update.text += fixed.text
+            update.words += fixed.words
+            update.is_final = True
+            heard = request.until
+        update.language = session.assembler.language
+        update.audio_processed_ms = heard * 1000 // SAMPLE_RATE
+        if request.end:
+            self._drop(session, "end")
+        request.reply(update)
+
+    def _decode(self, sessions: list[Session], lookahead: int) -> None:
+        """One chunk of each session, as one batch."""
+        num_frames = lookahead + 1
+        rows = [self._chunk(session, num_frames) for session in sessions]
+        slots = [session.slot for session in sessions]
+        try:
+            encoder, prediction = self.arena.gather(slots)
+            tokens, encoder, prediction = self.recognizer.step(
+                rows, num_frames, lookahead, encoder, prediction
+            )
+            self.arena.scatter(slots, encoder, prediction)
+        except Exception as error:
+            log.exception("a batch of %d streams failed", len(sessions))
+            failure = AsrError(INTERNAL, f"decoding failed: {type(error).__name__}")
+            for session in sessions:
+                self._drop(session, "error", failure)
+            return
+        for session, new in zip(sessions, tokens, strict=True):
+            session.frames += num_frames
+            session.audio.drop_before(first_sample_needed(session.frames, self.recognizer.mel))
+            fixed = session.assembler.push(new)
+            update = session.requests[0].update
+            update.text += fixed.text
+            update.words += fixed.words
+
+    def _chunk(self, session: Session, num_frames: int) -> Chunk:
+        request = session.requests[0]
+        needed = samples_needed(session.frames + num_frames)
+        ends = request.end and request.until < needed
+        return Chunk(
+            samples=session.audio.window(min(needed, request.until)),
+            start_sample=session.audio.start,
+            first_frame=session.frames,
+            num_samples=request.until if ends else None,
+            prompt_id=session.prompt_id,
+        )
+
+    def _drop(self, session: Session, reason: str, error: AsrError | None = None) -> None:
+        """Free the session's slot; its unanswered requests get the error."""
+        self.table.release(session)
+        log.info(
+            "stream ended: reason=%s audio_s=%.1f frames=%d",
+            reason,
+            session.audio.stop / SAMPLE_RATE,
+            session.frames,
+        )
+        while session.requests:
+            session.requests.popleft().reply(Update(error=error))

@@ -1,0 +1,52 @@
+"""Settings of the served models: default < config.pbtxt parameters < environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+MAX_SLOTS = 16_384  # half of the sequence batcher's max_candidate_sequences
+MAX_IDLE_TIMEOUT_S = 300.0  # half of the sequence batcher's own idle limit
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Each field is set by the environment variable ASR_<FIELD IN CAPITALS>."""
+
+    checkpoint: str = ""  # directory or .nemo file
+    device: str = "auto"  # auto, cpu, cuda
+    dtype: str = "float32"
+    slots: int = 64  # live streams at a time
+    idle_timeout_s: float = 30.0  # a live stream without a packet for longer is ended
+    threads: int = 0  # of torch on the CPU; 0 = as many as there are cores
+
+    def __post_init__(self):
+        if not self.checkpoint:
+            raise ValueError("no checkpoint: set ASR_CHECKPOINT to a directory or a .nemo file")
+        _check_range("slots", self.slots, 1, MAX_SLOTS)
+        _check_range("idle_timeout_s", self.idle_timeout_s, 0.1, MAX_IDLE_TIMEOUT_S)
+        _check_range("threads", self.threads, 0, 1024)
+
+
+def read_settings(
+    parameters: Mapping[str, str], environment: Mapping[str, str] = os.environ
+) -> Settings:
+    """Read settings. Raises ValueError naming the setting, its value and the valid ones."""
+    values = {}
+    for field in fields(Settings):
+        name = f"ASR_{field.name.upper()}"
+        text = environment.get(name) or parameters.get(field.name)
+        if text is None:
+            continue
+        kind = {"int": int, "float": float, "str": str}[field.type]
+        try:
+            values[field.name] = kind(text)
+        except ValueError as error:
+            raise ValueError(f"{name} is {text!r}; valid: a number") from error
+    return Settings(**values)
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"ASR_{name.upper()} is {value}; valid: {low} to {high}")

@@ -1,0 +1,121 @@
+"""Tokens to text: pieces joined, language tags read out, words timed; one way for all modes."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from .config import TOKEN_FRAME_MS
+from .decoding import Token
+
+WORD_START = "\u2581"  # SentencePiece's mark of a space
+# The model ends sentences with the language's tag, as one piece or spelled out in several.
+_TAG = re.compile(r"<([A-Za-z]{2,3}-[A-Za-z0-9]{2,4})>")
+_TAG_BEGUN = re.compile(r"<(?:[A-Za-z]{0,3}|[A-Za-z]{2,3}-[A-Za-z0-9]{0,4})$")
+_TAG_SPELLING = {"sl-SL": "sl-SI"}  # the vocabulary's misspelling of the locale
+_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_SILENT = {"<unk>", "<pad>", "<s>", "</s>"}
+
+
+class Word(NamedTuple):
+    """A word and where its pieces were emitted; frames of 80 ms, so times are multiples of 80."""
+
+    text: str
+    start_ms: int
+    end_ms: int
+    confidence: float  # the lowest posterior among its pieces, in [0, 1]
+
+
+class Fixed(NamedTuple):
+    """What became certain: text to append, and the words that it completed."""
+
+    text: str
+    words: list[Word]
+
+
+class _Char(NamedTuple):
+    char: str
+    token: Token
+
+
+class TextAssembler:
+    """Turns one stream's tokens into text that is only ever appended to.
+
+    Spaces wait for the word behind them, so that the text never ends in one and none is doubled
+    where a tag was taken out; a `<` waits until it is clear that no tag follows.
+    """
+
+    def __init__(self, pieces: Sequence[str]):
+        self._pieces = pieces
+        self._bytes = codecs.getincrementaldecoder("utf-8")("replace")
+        self._waiting: list[_Char] = []
+        self._word: list[_Char] = []
+        self._started = False
+        self.language: str | None = None  # of the last tag
+
+    def push(self, tokens: Iterable[Token]) -> Fixed:
+        for token in tokens:
+            self._waiting += [_Char(char, token) for char in self._spell(token)]
+        text = self._strip_tags()
+        begun = _TAG_BEGUN.search(text)
+        return self._release(begun.start() if begun else len(text))
+
+    def finish(self) -> Fixed:
+        """End of the stream: a tag cut off here is dropped, the last word is complete."""
+        if self._waiting:
+            last = self._waiting[-1].token
+            self._waiting += [_Char(c, last) for c in self._bytes.decode(b"", final=True)]
+        text = self._strip_tags()
+        begun = _TAG_BEGUN.search(text)
+        fixed = self._release(begun.start() if begun else len(text))
+        self._waiting.clear()
+        if self._word:
+            fixed.words.append(self._take_word())
+        return fixed
+
+    def _spell(self, token: Token) -> str:
+        piece = self._pieces[token.id]
+        byte = _BYTE.fullmatch(piece)
+        if byte:
+            return self._bytes.decode(bytes([int(byte[1], 16)]))
+        return "" if piece in _SILENT else piece.replace(WORD_START, " ")
+
+    def _strip_tags(self) -> str:
+        tags = list(_TAG.finditer("".join(c.char for c in self._waiting)))
+        if tags:
+            self.language = _TAG_SPELLING.get(tags[-1][1], tags[-1][1])
+        for tag in reversed(tags):  # a tag parts words, also where no space stands beside it
+            space = _Char(" ", self._waiting[tag.start()].token)
+            self._waiting[tag.start() : tag.end()] = [space]
+        return "".join(c.char for c in self._waiting)
+
+    def _release(self, stop: int) -> Fixed:
+        """Fix the waiting characters before `stop`, but for spaces at their end."""
+        stop = len("".join(c.char for c in self._waiting[:stop]).rstrip())
+        text, words = [], []
+        space = False
+        for c in self._waiting[:stop]:
+            if c.char.isspace():
+                space = True
+                continue
+            if space and self._started:
+                text.append(" ")
+            if space and self._word:
+                words.append(self._take_word())
+            space = False
+            self._started = True
+            self._word.append(c)
+            text.append(c.char)
+        del self._waiting[:stop]
+        return Fixed("".join(text), words)
+
+    def _take_word(self) -> Word:
+        chars, self._word = self._word, []
+        return Word(
+            text="".join(c.char for c in chars),
+            start_ms=chars[0].token.frame * TOKEN_FRAME_MS,
+            end_ms=(chars[-1].token.frame + 1) * TOKEN_FRAME_MS,
+            confidence=round(min(c.token.confidence for c in chars), 4),
+        )

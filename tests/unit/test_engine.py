@@ -1,0 +1,321 @@
+"""Streaming equals offline, whoever the neighbours are; slots come back; time is an argument."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+
+import numpy as np
+import pytest
+import torch
+
+from nemotron_asr.engine import Request, StreamingEngine, Update
+from nemotron_asr.recognizer import samples_needed, total_frames
+from reference import speech_like
+
+CHUNK = {80: 1280, 160: 2560, 320: 5120, 560: 8960, 1120: 17920}
+
+
+class Client:
+    """Drives an engine by hand and collects what each stream was told."""
+
+    def __init__(self, engine: StreamingEngine):
+        self.engine = engine
+        self.now = 0.0
+        self.updates: dict[object, list[Update]] = defaultdict(list)
+
+    def send(self, id_, audio=(), start=False, end=False, **parameters) -> None:
+        audio = np.asarray(audio, dtype=np.int16)
+        reply = self.updates[id_].append
+        self.engine.submit(Request(id_, audio, start, end, parameters, reply))
+
+    def settle(self) -> None:
+        while self.engine.step(self.now):
+            pass
+
+    def ask(self, id_, *args, **kwargs) -> Update:
+        self.send(id_, *args, **kwargs)
+        self.settle()
+        return self.updates[id_][-1]
+
+    def text(self, id_) -> str:
+        return "".join(update.text for update in self.updates[id_])
+
+    def words(self, id_) -> list:
+        return [word for update in self.updates[id_] for word in update.words]
+
+
+@pytest.fixture
+def client(recognizer):
+    return Client(StreamingEngine(recognizer, num_slots=8))
+
+
+def pcm(num_samples: int, seed: int = 0) -> np.ndarray:
+    return (speech_like(num_samples, seed) * 32767).astype(np.int16)
+
+
+def packets(audio: np.ndarray, rng: random.Random, largest: int):
+    at = 0
+    while at < len(audio):
+        n = rng.randint(1, largest)
+        yield audio[at : at + n]
+        at += n
+
+
+def stream(client, id_, audio, sizes, **options) -> str:
+    client.ask(id_, start=True, **options)
+    for packet in sizes(audio):
+        client.ask(id_, packet)
+    client.ask(id_, end=True)
+    return client.text(id_)
+
+
+def same_words(live, offline) -> bool:
+    """Equal but for the last digits of a posterior."""
+    strip = [[w[:3] for w in words] for words in (live, offline)]
+    close = [abs(a.confidence - b.confidence) < 1e-3 for a, b in zip(live, offline, strict=True)]
+    return strip[0] == strip[1] and all(close)
+
+
+@pytest.mark.parametrize("latency_ms", CHUNK)
+def test_streaming_equals_offline_wherever_the_audio_ends(client, recognizer, latency_ms):
+    chunk = CHUNK[latency_ms]
+    lengths = [0, 1, 159, 160, 199, 200, 201, 1000, 1280, 1479, 1480, 1481, 3 * chunk]
+    lengths += [k * chunk + 200 + d for k in (1, 2) for d in (-1281, -1, 0, 1, 39, 40, 41, 160)]
+    lengths += [int(x) for x in np.linspace(2 * chunk, 3 * chunk, 9)] + [60_000]
+    rng = random.Random(latency_ms)
+    for i, length in enumerate(lengths):
+        audio = pcm(length, seed=i)
+        offline = recognizer.transcribe([audio], "de-DE", latency_ms)[0]
+        live = stream(
+            client, i, audio, lambda a: packets(a, rng, 4000),
+            language="de-DE", latency_ms=latency_ms,
+        )  # fmt: skip
+        assert live == offline.text, f"{length} samples"
+        assert same_words(client.words(i), offline.words), f"{length} samples"
+        assert client.updates[i][-1].audio_processed_ms == length // 16
+    assert len(client.engine.table) == 0
+
+
+@pytest.mark.parametrize("packet", [1, 7, 160, 1280, 50_000, 10**9])
+def test_packets_of_any_size_give_the_same_text(client, recognizer, packet):
+    audio = pcm(3000 if packet == 1 else 50_123, seed=3)
+    live = stream(
+        client, "s", audio, lambda a: [a[i : i + packet] for i in range(0, len(a), packet)]
+    )
+    assert live == recognizer.transcribe([audio], latency_ms=320)[0].text
+
+
+def test_neighbours_of_other_lookaheads_and_languages_change_nothing(recognizer):
+    rng = random.Random(7)
+    client = Client(StreamingEngine(recognizer, num_slots=32))
+    jobs = {}
+    for i in range(32):
+        options = {
+            "language": rng.choice(["auto", "de-DE", "fr-FR", "en-US"]),
+            "latency_ms": rng.choice(list(CHUNK)),
+        }
+        audio = pcm(rng.randint(0, 90_000), seed=100 + i)
+        jobs[i] = (options, audio, list(packets(audio, rng, rng.choice([300, 2000, 30_000]))))
+    left = {i: list(job[2]) for i, job in jobs.items()}
+    waiting = list(jobs)
+    while waiting or left:
+        if waiting and rng.random() < 0.3:
+            id_ = waiting.pop()
+            client.send(id_, start=True, **jobs[id_][0])
+        started = [i for i in left if i not in waiting]
+        for id_ in rng.sample(started, min(len(started), 6)):
+            if left[id_]:
+                client.send(id_, left[id_].pop(0))
+            else:
+                client.send(id_, end=True)
+                del left[id_]
+        client.engine.step(client.now)
+    client.settle()
+    distinct = set()
+    for i, (options, audio, _) in jobs.items():
+        offline = recognizer.transcribe([audio], **options)[0]
+        assert client.text(i) == offline.text
+        assert same_words(client.words(i), offline.words)
+        distinct |= {t.id for t in offline.tokens}
+    assert len(distinct) >= 20, "the model says too little for this test to mean anything"
+    assert len(client.engine.table) == 0
+
+
+def test_text_is_only_appended_and_final_comes_with_end(client):
+    client.ask("s", start=True)
+    for packet in packets(pcm(60_000), random.Random(0), 3000):
+        assert not client.ask("s", packet).is_final
+    assert client.ask("s", end=True).is_final
+    assert client.text("s") == client.text("s").strip()
+
+
+def test_start_tells_what_is_on_offer(client):
+    offer = client.ask("s", start=True).server
+    assert offer["latencies_ms"] == [80, 160, 320, 560, 1120]
+    assert "de-DE" in offer["languages"]
+    assert offer["sample_rates"] == [16000]
+    assert offer["slots"] == 8
+    assert client.ask("s").server is None
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"language": "xx-YY"}, ["'xx-YY'", "de-DE", "auto"]),
+        ({"language": 3}, ["3", "de-DE"]),
+        ({"latency_ms": 100}, ["100", "80, 160, 320, 560, 1120"]),
+        ({"latency_ms": "soon"}, ["'soon'", "320"]),
+        ({"latency_ms": 320.5}, ["320.5", "320"]),
+        ({"sample_rate": 44100}, ["44100", "16000"]),
+        ({"langauge": "de-DE"}, ["'langauge'", "language, latency_ms, sample_rate"]),
+    ],
+)
+def test_a_bad_option_is_named_and_takes_no_slot(client, parameters, words):
+    error = client.ask("s", start=True, **parameters).error
+    assert str(error).startswith("INVALID_ARGUMENT: ")
+    assert all(word in str(error) for word in words)
+    assert len(client.engine.table) == 0
+    assert str(client.ask("s").error).startswith("NOT_FOUND: ")
+
+
+def test_an_option_on_a_running_stream_is_refused_and_nothing_is_lost(client, recognizer):
+    audio = pcm(40_000)
+    client.ask("s", audio[:20_000], start=True)
+    assert str(client.ask("s", language="de-DE").error).startswith("INVALID_ARGUMENT: ")
+    client.ask("s", audio[20_000:], end=True)
+    assert client.text("s") == recognizer.transcribe([audio], latency_ms=320)[0].text
+
+
+def test_unknown_and_ended_streams_are_not_found(client):
+    assert str(client.ask("s", pcm(100)).error).startswith("NOT_FOUND: ")
+    assert str(client.ask("s", end=True).error).startswith("NOT_FOUND: ")
+    client.ask("s", start=True)
+    client.ask("s", end=True)
+    assert str(client.ask("s", pcm(100)).error).startswith("NOT_FOUND: ")
+
+
+def test_a_packet_behind_end_is_refused_and_end_is_still_answered(client):
+    client.send("s", pcm(30_000), start=True)
+    client.send("s", end=True)
+    client.send("s", pcm(10))
+    client.settle()
+    refused, *answers = client.updates["s"]
+    assert str(refused.error).startswith("NOT_FOUND: ")
+    assert [a.error for a in answers] == [None, None]
+    assert answers[-1].is_final
+
+
+def test_start_on_a_live_id_begins_anew(client, recognizer):
+    client.ask("s", pcm(40_000, seed=1), start=True)
+    client.updates.clear()
+    audio = pcm(50_000, seed=2)
+    client.ask("s", audio, start=True, end=True)
+    assert client.text("s") == recognizer.transcribe([audio], latency_ms=320)[0].text
+    assert len(client.engine.table) == 0
+
+
+def test_capacity_is_refused_at_once_and_slots_come_back(client):
+    for i in range(8):
+        assert client.ask(i, start=True).error is None
+    assert str(client.ask("more", start=True).error) == "UNAVAILABLE: at capacity (8/8)"
+    client.ask(3, end=True)
+    assert client.ask("more", start=True).error is None
+    for i in ["more", *range(8)]:
+        client.ask(i, end=True)
+    assert len(client.engine.table) == 0
+
+
+def test_idle_streams_expire_and_keep_alive_prevents_it(client):
+    client.ask("idle", start=True)
+    client.ask("alive", start=True)
+    for _ in range(5):
+        client.now += 10
+        assert client.ask("alive").error is None
+    assert str(client.ask("idle").error).startswith("NOT_FOUND: ")
+    assert "30 s" in str(client.updates["idle"][-1].error)
+    client.now += 31
+    client.settle()
+    assert len(client.engine.table) == 0
+
+
+def test_a_fast_stream_does_not_hold_up_a_live_one(client):
+    client.ask("fast", start=True)
+    client.ask("live", start=True)
+    client.send("fast", pcm(160_000))
+    client.send("live", pcm(5_200))
+    client.engine.step(client.now)
+    assert len(client.updates["live"]) == 2, "answered in the first round"
+    assert len(client.updates["fast"]) == 1, "many rounds to go"
+    client.settle()
+    assert len(client.updates["fast"]) == 2
+
+
+def test_32_ready_streams_are_one_forward_call(recognizer, monkeypatch):
+    client = Client(StreamingEngine(recognizer, num_slots=32))
+    for i in range(32):
+        client.ask(i, start=True)
+    # A young stream, an old one and one that ends share the batch too.
+    client.ask(0, pcm(30_000))
+    rows = []
+    step = recognizer.step
+    monkeypatch.setattr(
+        recognizer, "step", lambda chunks, *args: rows.append(len(chunks)) or step(chunks, *args)
+    )
+    for i in range(32):
+        client.send(i, pcm({0: 6_000, 5: 4_000}.get(i, 5_000), seed=i), end=i == 5)
+    client.settle()
+    assert rows == [32]
+
+
+def test_a_failing_batch_ends_its_streams_and_no_others(client, recognizer, monkeypatch):
+    client.ask("bad", start=True, latency_ms=80)
+    client.ask("good", start=True)
+    step = recognizer.step
+
+    def fail(rows, num_frames, *args):
+        if num_frames == 1:
+            raise RuntimeError("out of memory")
+        return step(rows, num_frames, *args)
+
+    monkeypatch.setattr(recognizer, "step", fail)
+    client.send("good", pcm(20_000))
+    error = client.ask("bad", pcm(20_000)).error
+    assert str(error) == "INTERNAL: decoding failed: RuntimeError"
+    assert client.ask("good", end=True).is_final
+    assert len(client.engine.table) == 0
+
+
+def test_a_slot_carries_nothing_over(client, recognizer):
+    """A poisoned slot is wiped on START: NaN left behind would reach every output."""
+    with torch.inference_mode():
+        for x in [*client.engine.arena.encoder[:-1], *client.engine.arena.prediction]:
+            x.fill_(float("nan"))
+    audio = pcm(50_000)
+    client.ask("s", audio, start=True, end=True)
+    assert client.text("s") == recognizer.transcribe([audio], latency_ms=320)[0].text
+
+
+def test_stop_answers_everything(recognizer):
+    client = Client(StreamingEngine(recognizer, num_slots=2))
+    client.engine.start()
+    client.send("s", pcm(1_000_000), start=True)
+    client.engine.stop()
+    client.send("s", pcm(10))
+    assert len(client.updates["s"]) == 2
+    assert all(str(u.error).startswith("UNAVAILABLE: ") for u in client.updates["s"])
+
+
+def test_memory_of_a_long_stream_is_bounded(client):
+    client.ask("s", start=True, latency_ms=1120)
+    session = client.engine.table.get("s")
+    for _ in range(60):
+        client.ask("s", np.zeros(16_000, np.int16))
+        kept = session.audio.stop - session.audio.start
+        assert kept < CHUNK[1120] + 16_000 + 1000
+
+
+def test_needed_samples_match_the_published_chunk_table():
+    assert [samples_needed(n) for n in (1, 2, 4, 7, 14)] == [200, 1480, 4040, 7880, 16840]
+    assert samples_needed(8) - samples_needed(4) == 5120
+    assert [total_frames(n) for n in (0, 159, 160, 320, 1440, 1600)] == [0, 0, 1, 2, 2, 3]
