@@ -7,11 +7,15 @@ and forced advances, and change with audio, language and lookahead.
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
+from sentencepiece import SentencePieceTrainer
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     Nemotron3_5AsrConfig,
@@ -164,7 +168,8 @@ def pieces_for(num_pieces: int) -> list[str]:
     words = [prefix + s for s in syllables for prefix in ("\u2581", "")] + [
         "\u2581" + a + b for a in syllables for b in syllables
     ]
-    return ["<unk>", *TAGS, *words][:num_pieces]
+    more = [f"{prefix}{i}" for i in range(num_pieces) for prefix in ("\u2581", "")]
+    return ["<unk>", *TAGS, *words, *more][:num_pieces]
 
 
 def write_tokenizer(directory: Path, num_pieces: int) -> None:
@@ -206,3 +211,133 @@ def save_checkpoint(model, directory: Path) -> Path:
     }
     (directory / "processor_config.json").write_text(json.dumps(processor))
     return directory
+
+
+# NeMo's names, written out from the reference's conversion script in the other direction.
+_NEMO_NAMES = [
+    ("encoder.subsampling.conv_in.", "encoder.pre_encode.conv.0."),
+    ("encoder.subsampling.layers.0.depthwise_conv.", "encoder.pre_encode.conv.2."),
+    ("encoder.subsampling.layers.0.pointwise_conv.", "encoder.pre_encode.conv.3."),
+    ("encoder.subsampling.layers.1.depthwise_conv.", "encoder.pre_encode.conv.5."),
+    ("encoder.subsampling.layers.1.pointwise_conv.", "encoder.pre_encode.conv.6."),
+    ("encoder.subsampling.linear.", "encoder.pre_encode.out."),
+    (".conv.norm.", ".conv.batch_norm."),
+    (".q_proj.", ".linear_q."),
+    (".k_proj.", ".linear_k."),
+    (".v_proj.", ".linear_v."),
+    (".o_proj.", ".linear_out."),
+    (".relative_k_proj.", ".linear_pos."),
+    (".bias_u", ".pos_bias_u"),
+    (".bias_v", ".pos_bias_v"),
+    ("prompt_projector.linear_1.", "prompt_kernel.0."),
+    ("prompt_projector.linear_2.", "prompt_kernel.2."),
+    ("decoder.embedding.", "decoder.prediction.embed."),
+    ("decoder.lstm.", "decoder.prediction.dec_rnn.lstm."),
+    ("encoder_projector.", "joint.enc."),
+    ("decoder.decoder_projector.", "joint.pred."),
+    ("joint.head.", "joint.joint_net.2."),
+]
+
+
+def nemo_state(model) -> dict[str, torch.Tensor]:
+    """The model's tensors by NeMo's names, and the front end's that NeMo keeps beside them."""
+    state = {
+        "preprocessor.featurizer.window": torch.hann_window(400, periodic=False),
+        "preprocessor.featurizer.fb": torch.zeros(1, 128, 257),
+    }
+    for key, value in model.state_dict().items():
+        for ours, nemo in _NEMO_NAMES:
+            key = key.replace(ours, nemo)
+        state[key] = value
+    return state
+
+
+def nemo_yaml(model) -> dict:
+    """model_config.yaml of a prompt-conditioned cache-aware transducer."""
+    config, encoder = model.config, model.config.encoder_config
+    left = encoder.sliding_window - 1
+    return {
+        "sample_rate": 16000,
+        "model_defaults": {
+            "enc_hidden": encoder.hidden_size,
+            "pred_hidden": config.decoder_hidden_size,
+            "joint_hidden": config.decoder_hidden_size,
+            "num_prompts": config.num_prompts,
+            "prompt_dictionary": PROMPTS,
+        },
+        "preprocessor": {
+            "_target_": "nemo.collections.asr.modules.AudioToMelSpectrogramPreprocessor",
+            "sample_rate": 16000, "normalize": "NA", "window_size": 0.025, "window_stride": 0.01,
+            "window": "hann", "features": encoder.num_mel_bins, "n_fft": 512,
+            "frame_splicing": 1, "dither": 1e-05, "pad_to": 0,
+        },
+        "encoder": {
+            "_target_": "nemo.collections.asr.modules.ConformerEncoder",
+            "feat_in": encoder.num_mel_bins, "feat_out": -1,
+            "n_layers": encoder.num_hidden_layers, "d_model": encoder.hidden_size,
+            "use_bias": encoder.attention_bias, "subsampling": "dw_striding",
+            "subsampling_factor": 8,
+            "subsampling_conv_channels": encoder.subsampling_conv_channels,
+            "causal_downsampling": True, "reduction": None, "reduction_position": None,
+            "reduction_factor": 1,
+            "ff_expansion_factor": encoder.intermediate_size // encoder.hidden_size,
+            "self_attention_model": "rel_pos", "n_heads": encoder.num_attention_heads,
+            "att_context_size": [[left, r] for r in (3, 0, 6, 13)],
+            "att_context_style": "chunked_limited", "xscaling": encoder.scale_input,
+            "untie_biases": True, "pos_emb_max_len": 5000,
+            "conv_kernel_size": encoder.conv_kernel_size, "conv_norm_type": "layer_norm",
+            "conv_context_size": "causal", "dropout": 0.1, "dropout_pre_encoder": 0.1,
+            "dropout_emb": 0.0, "dropout_att": 0.1, "stochastic_depth_drop_prob": 0.0,
+            "stochastic_depth_mode": "linear", "stochastic_depth_start_layer": 1,
+        },
+        "decoder": {
+            "prednet": {
+                "pred_hidden": config.decoder_hidden_size,
+                "pred_rnn_layers": config.num_decoder_layers,
+            },
+            "vocab_size": config.blank_token_id,
+        },
+        "joint": {
+            "num_classes": config.blank_token_id,
+            "jointnet": {"joint_hidden": config.decoder_hidden_size, "activation": "relu"},
+        },
+        "decoding": {
+            "strategy": "greedy_batch",
+            "greedy": {"max_symbols": config.max_symbols_per_step},
+        },
+        "tokenizer": {"type": "bpe", "model_path": "nemo:0123abcd_tokenizer.model"},
+    }  # fmt: skip
+
+
+def sentencepiece_model(num_pieces: int) -> bytes:
+    """A unigram model with the tags as pieces, trained on made-up text."""
+    rng = np.random.default_rng(0)
+    syllables = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
+    sentences = [
+        " ".join("".join(rng.choice(syllables, rng.integers(1, 4))) for _ in range(8))
+        for _ in range(400)
+    ]
+    out = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(sentences), model_writer=out, vocab_size=num_pieces,
+        model_type="unigram", user_defined_symbols=TAGS, bos_id=-1, eos_id=-1, minloglevel=2,
+    )  # fmt: skip
+    return out.getvalue()
+
+
+def save_nemo(model, path: Path, state: dict | None = None, config: dict | None = None) -> Path:
+    """A .nemo archive: model_config.yaml, weights and SentencePiece model, in a tar."""
+    weights = io.BytesIO()
+    torch.save(nemo_state(model) if state is None else state, weights)
+    text = yaml.safe_dump(nemo_yaml(model) if config is None else config)
+    members = {
+        "./model_config.yaml": text.encode(),
+        "./model_weights.ckpt": weights.getvalue(),
+        "./0123abcd_tokenizer.model": sentencepiece_model(model.config.blank_token_id),
+    }
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path

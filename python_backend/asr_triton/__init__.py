@@ -41,8 +41,9 @@ def load(args: dict, parts: tuple[str, ...] = PARTS) -> tuple[Recognizer, Settin
 
 
 def parameters_of(request) -> dict:
-    """The options that came with a request."""
-    return json.loads(request.parameters() or "{}")
+    """The options that came with a request. HTTP headers may come in any case."""
+    parameters = json.loads(request.parameters() or "{}")
+    return {name.lower(): value for name, value in parameters.items()}
 
 
 def to_torch(request, name: str) -> torch.Tensor:

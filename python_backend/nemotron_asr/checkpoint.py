@@ -20,10 +20,10 @@ from .model import NemotronAsr
 from .nemo_config import convert_nemo_config
 from .options import AUTO
 from .recognizer import Recognizer
+from .settings import DEVICES, DTYPES
 from .tokenizer import pieces_from_sentencepiece, pieces_from_tokenizer_json
 
 PARTS = ("encoder", "prompt_projector", "encoder_projector", "decoder", "joint")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 # NeMo's parameter names to the Hugging Face ones, applied in this order.
 _NEMO_KEYS = [
@@ -71,7 +71,7 @@ def load_checkpoint(
     path = Path(path)
     if dtype not in DTYPES:
         raise CheckpointError(f"dtype {dtype!r} is not supported; valid: {', '.join(DTYPES)}")
-    on = resolve_device(device)
+    on, kind = resolve_device(device), getattr(torch, dtype)
     if path.is_dir():
         read = _read_huggingface
     elif path.is_file():
@@ -82,7 +82,7 @@ def load_checkpoint(
         with torch.device("meta"):
             net = NemotronAsr(config)
         _check_shapes(net, shapes, where)
-        net.cast(DTYPES[dtype])
+        net.cast(kind)
         wanted = {
             key: tensor(key).to(device=on, dtype=parameter.dtype)
             for key, parameter in net.state_dict().items()
@@ -91,7 +91,7 @@ def load_checkpoint(
         net.load_state_dict(wanted, strict=False, assign=True)
     net.requires_grad_(False)
     _check_prompts(prompts, config, path)
-    return Recognizer(net, pieces, prompts, path.name, on, DTYPES[dtype])
+    return Recognizer(net, pieces, prompts, path.name, on, kind)
 
 
 def resolve_device(device: str) -> torch.device:
@@ -101,9 +101,11 @@ def resolve_device(device: str) -> torch.device:
     try:
         resolved = torch.device(device)
     except RuntimeError as error:
-        raise CheckpointError(f"device {device!r} is not one; valid: auto, cpu, cuda") from error
+        raise CheckpointError(
+            f"device {device!r} is not one; valid: {', '.join(DEVICES)}"
+        ) from error
     if resolved.type not in ("cpu", "cuda"):
-        raise CheckpointError(f"device {device!r} is not supported; valid: auto, cpu, cuda")
+        raise CheckpointError(f"device {device!r} is not supported; valid: {', '.join(DEVICES)}")
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise CheckpointError(f"device {device!r}: there is no GPU here; valid: auto, cpu")
     return resolved

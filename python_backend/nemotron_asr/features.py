@@ -30,14 +30,6 @@ class LogMel(nn.Module):
         self.register_buffer("window", F.pad(window, (pad, pad)), persistent=False)  # (512,)
         self.register_buffer("filters", filters, persistent=False)  # (M, 257)
 
-    def samples_for(self, first_frame: int, num_frames: int) -> tuple[int, int]:
-        """The sample range [start, stop) that `forward` wants for these frames.
-
-        It starts one sample early for the pre-emphasis, and may start before the signal.
-        """
-        start = HOP * first_frame - FFT_HALF - 1
-        return start, HOP * (first_frame + num_frames - 1) + FFT_HALF
-
     def forward(
         self,
         samples: torch.Tensor,
@@ -46,7 +38,8 @@ class LogMel(nn.Module):
     ) -> torch.Tensor:
         """Mel frames of each row.
 
-        samples: (B, S) float32 in [-1, 1]: the range `samples_for` names, zeros outside the signal.
+        samples: (B, S) float32 in [-1, 1]: `span_of(T)` samples from `first_sample_of` the first
+            frame on, zeros outside the signal.
         first_frame: (B,) int64 index of the row's first frame in its signal; may be negative.
         num_samples: (B,) int64 length of the whole signal where it is known to end; frames from
             num_samples // 160 on are 0.0, and nothing after the end is heard.
@@ -67,6 +60,19 @@ class LogMel(nn.Module):
         if num_samples is not None:
             outside = outside | (frame >= num_samples[:, None] // HOP)
         return mel.masked_fill(outside[:, :, None], 0.0)
+
+
+def first_sample_of(frame: int) -> int:
+    """The first sample that `LogMel` wants for a frame: one more for the pre-emphasis.
+
+    Negative where the frame reaches out of the signal.
+    """
+    return HOP * frame - FFT_HALF - 1
+
+
+def span_of(num_frames: int) -> int:
+    """Samples that `LogMel` wants for so many frames."""
+    return HOP * (num_frames - 1) + 2 * FFT_HALF + 1
 
 
 def num_mel_frames(num_samples: int) -> int:

@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+DEVICES = ("auto", "cpu", "cuda")  # auto: a GPU where there is one
+DTYPES = ("float32", "bfloat16", "float16")  # of weights and caches
 MAX_SLOTS = 16_384  # half of the sequence batcher's max_candidate_sequences
 MAX_IDLE_TIMEOUT_S = 300.0  # half of the sequence batcher's own idle limit
 
@@ -24,6 +26,8 @@ class Settings:
     def __post_init__(self):
         if not self.checkpoint:
             raise ValueError("no checkpoint: set ASR_CHECKPOINT to a directory or a .nemo file")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"ASR_DTYPE is {self.dtype!r}; valid: {', '.join(DTYPES)}")
         _check_range("slots", self.slots, 1, MAX_SLOTS)
         _check_range("idle_timeout_s", self.idle_timeout_s, 0.1, MAX_IDLE_TIMEOUT_S)
         _check_range("threads", self.threads, 0, 1024)

@@ -64,9 +64,6 @@ class TextAssembler:
 
     def finish(self) -> Fixed:
         """End of the stream: a tag cut off here is dropped, the last word is complete."""
-        if self._waiting:
-            last = self._waiting[-1].token
-            self._waiting += [_Char(c, last) for c in self._bytes.decode(b"", final=True)]
         text = self._strip_tags()
         begun = _TAG_BEGUN.search(text)
         fixed = self._release(begun.start() if begun else len(text))
@@ -80,6 +77,7 @@ class TextAssembler:
         byte = _BYTE.fullmatch(piece)
         if byte:
             return self._bytes.decode(bytes([int(byte[1], 16)]))
+        self._bytes.reset()  # a character cut off is dropped
         return "" if piece in _SILENT else piece.replace(WORD_START, " ")
 
     def _strip_tags(self) -> str:

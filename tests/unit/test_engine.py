@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from nemotron_asr.chunks import samples_needed, total_frames
 from nemotron_asr.engine import Request, StreamingEngine, Update
-from nemotron_asr.recognizer import samples_needed, total_frames
 from reference import speech_like
 
 CHUNK = {80: 1280, 160: 2560, 320: 5120, 560: 8960, 1120: 17920}

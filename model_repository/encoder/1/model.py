@@ -5,6 +5,7 @@ from collections import defaultdict
 import triton_python_backend_utils as pb_utils
 
 from asr_triton import failure, from_torch, load, parameters_of, to_torch
+from nemotron_asr import recordings
 
 
 class TritonPythonModel:
@@ -22,13 +23,14 @@ class TritonPythonModel:
             except Exception as error:
                 responses[i] = failure(error)
         for lookahead, jobs in by_lookahead.items():
-            for (i, _), response in zip(jobs, self._encode(requests, jobs, lookahead)):
+            for (i, _), response in zip(jobs, self._encode(requests, jobs, lookahead), strict=True):
                 responses[i] = response
         return responses
 
     def _encode(self, requests, jobs, lookahead):
         try:
-            encoded = self.recognizer.encode_recordings(
+            encoded = recordings.encode(
+                self.recognizer,
                 [to_torch(requests[i], "MEL") for i, _ in jobs],
                 [int(to_torch(requests[i], "NUM_SAMPLES")[0]) for i, _ in jobs],
                 [self.recognizer.prompt_id(options.language) for _, options in jobs],

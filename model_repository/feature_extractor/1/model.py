@@ -5,6 +5,7 @@ import torch
 import triton_python_backend_utils as pb_utils
 
 from asr_triton import from_torch, load, parameters_of, serve_each
+from nemotron_asr import recordings
 from nemotron_asr.audio import decode_audio
 
 
@@ -19,6 +20,6 @@ class TritonPythonModel:
         self.recognizer.file_options(parameters_of(request))
         data = pb_utils.get_input_tensor_by_name(request, "AUDIO").as_numpy()
         samples = decode_audio(data.reshape(-1)[0])
-        mel = self.recognizer.recording_features(samples)
+        mel = recordings.features(self.recognizer, samples)
         num_samples = torch.from_numpy(np.array([len(samples)]))
         return [from_torch("MEL", mel), from_torch("NUM_SAMPLES", num_samples)]

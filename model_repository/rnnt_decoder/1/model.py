@@ -3,6 +3,7 @@
 import triton_python_backend_utils as pb_utils
 
 from asr_triton import failure, load, text_outputs, to_torch
+from nemotron_asr import recordings
 
 
 class TritonPythonModel:
@@ -12,10 +13,11 @@ class TritonPythonModel:
     def execute(self, requests):
         try:
             encoded = [to_torch(request, "ENCODED") for request in requests]
-            tokens = self.recognizer.decode_recordings(encoded)
+            tokens = recordings.decode(self.recognizer, encoded)
         except Exception as error:
             return [failure(error) for _ in requests]
-        return [self._respond(request, row) for request, row in zip(requests, tokens)]
+        pairs = zip(requests, tokens, strict=True)
+        return [self._respond(request, row) for request, row in pairs]
 
     def _respond(self, request, tokens):
         num_samples = int(to_torch(request, "NUM_SAMPLES")[0])

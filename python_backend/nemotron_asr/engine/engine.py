@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..chunks import Chunk, first_sample_needed, samples_needed, total_frames
 from ..config import SAMPLE_RATE, TOKEN_FRAME_SAMPLES
 from ..errors import INTERNAL, NOT_FOUND, UNAVAILABLE, AsrError, invalid
 from ..options import SAMPLE_RATES
-from ..recognizer import Chunk, Recognizer, first_sample_needed, samples_needed, total_frames
+from ..recognizer import Recognizer
 from ..text import TextAssembler, Word
 from .arena import Arena
 from .sessions import Session, SessionTable
@@ -259,7 +260,7 @@ class StreamingEngine:
             return
         for session, new in zip(sessions, tokens, strict=True):
             session.frames += num_frames
-            session.audio.drop_before(first_sample_needed(session.frames, self.recognizer.mel))
+            session.audio.drop_before(first_sample_needed(session.frames))
             fixed = session.assembler.push(new)
             update = session.requests[0].update
             update.text += fixed.text

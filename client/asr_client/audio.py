@@ -1,0 +1,161 @@
+"""Audio on its way to the server: checked samples, and packets of them from files and pipes."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from .errors import ClientError, InvalidArgument
+
+SAMPLE_RATE = 16_000  # Hz, what the model hears
+BYTES_PER_SAMPLE = 2
+_FULL_SCALE = 32_768  # int16 = float * 2**15, as libsndfile reads it back
+_MAX_OVERSHOOT = 2.0  # resamplers overshoot 1.0 a little; int16 values kept as floats are far above
+_BLOCK_S = 1  # seconds of a file decoded at a time
+
+Samples = np.ndarray | bytes | bytearray | memoryview
+
+
+def to_pcm16(samples: Samples) -> np.ndarray:
+    """Check samples and convert them.  Returns (n,) int16 mono, n >= 0.
+
+    samples: (n,) int16; or (n,) float32 or float64 in [-1, 1] (overshoots are clipped); or bytes of
+    little-endian PCM16.  Raises InvalidArgument for anything else, and for NaN and infinity.
+    """
+    if isinstance(samples, bytes | bytearray | memoryview):
+        data = bytes(samples)
+        if len(data) % BYTES_PER_SAMPLE:
+            raise _invalid(f"{len(data)} bytes are no whole number of 16-bit samples")
+        return np.frombuffer(data, "<i2").astype(np.int16)
+    if not isinstance(samples, np.ndarray):
+        raise _invalid(f"samples are {type(samples).__name__}; give a numpy array or bytes")
+    if samples.ndim != 1:
+        raise _invalid(f"samples have shape {samples.shape}; give one channel, shape (n,)")
+    if samples.dtype.kind == "i" and samples.dtype.itemsize == BYTES_PER_SAMPLE:
+        return samples.astype(np.int16)  # a copy: the caller may reuse its buffer at once
+    if samples.dtype.kind == "f" and samples.dtype.itemsize in (4, 8):
+        return _float_to_pcm16(samples)
+    raise _invalid(f"samples are {samples.dtype}; valid: int16, float32, float64, PCM16 bytes")
+
+
+def _float_to_pcm16(samples: np.ndarray) -> np.ndarray:
+    if not np.isfinite(samples).all():
+        raise _invalid("samples contain NaN or infinity")
+    peak = float(np.abs(samples).max(initial=0.0))
+    if peak > _MAX_OVERSHOOT:
+        raise _invalid(f"float samples must lie in [-1, 1]; found {peak:g}")
+    scaled = np.rint(samples * _FULL_SCALE)
+    return np.clip(scaled, -_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
+
+
+def file_packets(path: str | Path, packet_ms: int) -> Iterator[np.ndarray]:
+    """Packets of an audio file, any format and rate that libsndfile reads, mixed to one channel.
+
+    Yields (n,) int16 at 16 kHz, n of packet_ms but for the last.  The file is decoded as it goes.
+    Raises InvalidArgument, at the first packet, where the file cannot be read.
+    """
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            blocks = file.blocks(file.samplerate * _BLOCK_S, dtype="float32", always_2d=True)
+            mono = (block.mean(axis=1) for block in blocks)
+            yield from _repack(_resampled(mono, file.samplerate), packet_samples(packet_ms))
+    except (OSError, soundfile.LibsndfileError) as error:
+        raise _invalid(f"cannot read {path}: {error}") from error
+
+
+def _resampled(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
+    """Blocks of (n,) float32 at rate -> blocks of (m,) int16 at 16 kHz."""
+    if rate == SAMPLE_RATE:
+        yield from map(to_pcm16, blocks)
+        return
+    import soxr
+
+    stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
+    for block in blocks:
+        yield to_pcm16(stream.resample_chunk(block))
+    yield to_pcm16(stream.resample_chunk(np.zeros(0, np.float32), last=True))
+
+
+def _repack(blocks: Iterable[np.ndarray], num_samples: int) -> Iterator[np.ndarray]:
+    """Blocks of any size -> packets of num_samples, the last one shorter."""
+    rest = np.zeros(0, np.int16)
+    for block in blocks:
+        rest = np.concatenate([rest, block])
+        whole = len(rest) - len(rest) % num_samples
+        yield from rest[:whole].reshape(-1, num_samples)
+        rest = rest[whole:]
+    if len(rest):
+        yield rest
+
+
+def paced(packets: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Packets when a microphone would deliver them: each when its last sample has been spoken."""
+    start_s = time.monotonic()
+    spoken = 0  # samples
+    for packet in packets:
+        spoken += len(packet)
+        time.sleep(max(0.0, start_s + spoken / SAMPLE_RATE - time.monotonic()))
+        yield packet
+
+
+def pipe_packets(pipe: BinaryIO, packet_ms: int) -> Iterator[np.ndarray]:
+    """Packets of raw little-endian PCM16, 16 kHz mono, read from a binary file until its end.
+
+    Yields (n,) int16.  A last odd byte is half a sample and is left out.  Raises InvalidArgument
+    for a WAV file: its header would be heard as noise.
+    """
+    num_bytes = packet_samples(packet_ms) * BYTES_PER_SAMPLE
+    # Unbuffered: a thread that waits in a buffered read holds a lock that the exit would wait for.
+    raw = getattr(pipe, "raw", pipe)
+    data = _read_fully(raw, num_bytes)
+    if data[:4] == b"RIFF":
+        raise _invalid("stdin is a WAV file; give raw PCM16 (16 kHz, mono) or the file by its name")
+    while data:
+        yield to_pcm16(data[: len(data) - len(data) % BYTES_PER_SAMPLE])
+        data = _read_fully(raw, num_bytes)
+
+
+def _read_fully(raw: BinaryIO, num_bytes: int) -> bytes:
+    """num_bytes, fewer only at the end: a pipe delivers less than asked for."""
+    data = b""
+    while len(data) < num_bytes and (more := raw.read(num_bytes - len(data))):
+        data += more
+    return data
+
+
+def microphone_packets(packet_ms: int) -> Iterator[np.ndarray]:
+    """Packets of the default microphone, for ever.  Yields (n,) int16 at 16 kHz.
+
+    Raises ClientError where sounddevice, PortAudio or a microphone is missing.
+    """
+    try:
+        sounddevice = importlib.import_module("sounddevice")
+    except ImportError as error:
+        extra = 'pip install "nemotron-asr-triton[mic]"'
+        raise ClientError(f"the microphone needs sounddevice: {extra}") from error
+    except OSError as error:  # sounddevice is there, the PortAudio library is not
+        raise ClientError(f"the microphone needs PortAudio: {error}") from error
+    num_samples = packet_samples(packet_ms)
+    try:
+        with sounddevice.RawInputStream(SAMPLE_RATE, num_samples, channels=1, dtype="int16") as mic:
+            while True:
+                data, _overflowed = mic.read(num_samples)
+                yield to_pcm16(bytes(data))
+    except sounddevice.PortAudioError as error:
+        raise ClientError(f"cannot open the microphone: {error}") from error
+
+
+def packet_samples(packet_ms: int) -> int:
+    """Samples in a packet of packet_ms milliseconds, at 16 kHz."""
+    return SAMPLE_RATE * packet_ms // 1000
+
+
+def _invalid(message: str) -> InvalidArgument:
+    return InvalidArgument(f"INVALID_ARGUMENT: {message}")

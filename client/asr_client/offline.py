@@ -1,0 +1,167 @@
+"""Transcription of whole files over HTTP."""
+
+from __future__ import annotations
+
+import json
+import queue
+import struct
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import httpx
+
+from .address import http_base, is_loopback
+from .errors import ClientError, InvalidArgument, ServerError, ServerUnavailable, error_from_message
+from .results import Transcript, transcript_from_json
+from .wire import iter_bytes_tensor
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+MODEL = "asr_offline"
+_CONNECT_TIMEOUT_S = 10.0
+_HEADER_LENGTH = "Inference-Header-Content-Length"  # bytes of JSON before the binary part
+
+
+class OfflineClient:
+    """Sends audio files as they are and returns their transcripts. May be shared by threads.
+
+    url: the server's HTTP endpoint.  timeout_s: the longest that a file may take, queue included.
+    """
+
+    def __init__(self, url: str = DEFAULT_URL, *, timeout_s: float = 600.0):
+        self.url = http_base(url)
+        self._timeout_s = timeout_s
+        self._http = httpx.Client(
+            base_url=self.url,
+            timeout=httpx.Timeout(timeout_s, connect=min(_CONNECT_TIMEOUT_S, timeout_s)),
+            limits=httpx.Limits(max_connections=None),
+            trust_env=not is_loopback(self.url),
+        )
+
+    def transcribe(
+        self, audio: str | Path | bytes, *, language: str = "auto", latency_ms: int = 1120
+    ) -> Transcript:
+        """Transcribe one file: its path, or its bytes (WAV, FLAC, OGG or MP3, any rate).
+
+        latency_ms: how far the model looks ahead; more is more accurate.
+        Raises InvalidArgument (file, option), ServerUnavailable or ServerError.
+        """
+        data = audio if isinstance(audio, bytes) else _read(Path(audio))
+        if not data:
+            raise InvalidArgument("INVALID_ARGUMENT: the audio file is empty")
+        header, body = _request(data, {"language": language, "latency_ms": latency_ms})
+        response = self._post(header, body)
+        return transcript_from_json(json.loads(_output(response, "RESULT")))
+
+    def transcribe_many(
+        self,
+        paths: Iterable[str | Path],
+        *,
+        concurrency: int = 4,
+        language: str = "auto",
+        latency_ms: int = 1120,
+    ) -> Iterator[tuple[str | Path, Transcript | ClientError]]:
+        """Transcribe files, `concurrency` at a time.
+
+        Yields (path, Transcript or error) as they finish. Abandoning it starts no further file.
+        """
+        waiting, finished = queue.SimpleQueue(), queue.SimpleQueue()
+        paths = list(paths)
+        for path in paths:
+            waiting.put(path)
+        stop = threading.Event()
+
+        def work() -> None:
+            while not stop.is_set() and not waiting.empty():
+                try:
+                    path = waiting.get_nowait()
+                except queue.Empty:
+                    return
+                try:
+                    outcome = self.transcribe(path, language=language, latency_ms=latency_ms)
+                except ClientError as error:
+                    outcome = error
+                except Exception as error:  # no file may be left without an outcome
+                    outcome = ClientError(repr(error))
+                finished.put((path, outcome))
+
+        # Daemons, so that Ctrl-C does not wait for a long file.
+        for _ in range(min(concurrency, len(paths))):
+            threading.Thread(target=work, name="asr-offline", daemon=True).start()
+        try:
+            for _ in paths:
+                yield finished.get()
+        finally:
+            stop.set()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> OfflineClient:
+        return self
+
+    def __exit__(self, *_exc) -> None:
+        self.close()
+
+    def _post(self, header: bytes, body: bytes) -> httpx.Response:
+        try:
+            response = self._http.post(
+                f"/v2/models/{MODEL}/infer",
+                content=header + body,
+                headers={
+                    "Content-Type": "application/octet-stream",
+                    _HEADER_LENGTH: str(len(header)),
+                },
+            )
+        except httpx.ConnectError as error:
+            raise ServerUnavailable(f"cannot connect to {self.url}: {error}") from error
+        except httpx.TimeoutException as error:
+            raise ServerUnavailable(
+                f"no answer from {self.url} for {self._timeout_s:g} s"
+            ) from error
+        except httpx.HTTPError as error:
+            raise ServerUnavailable(f"lost the connection to {self.url}: {error}") from error
+        if response.status_code != httpx.codes.OK:
+            raise error_from_message(_error_text(response))
+        return response
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidArgument(
+            f"INVALID_ARGUMENT: cannot read {path}: {error.strerror or error}"
+        ) from error
+
+
+def _request(data: bytes, options: dict) -> tuple[bytes, bytes]:
+    """The JSON header and the binary body of one request, AUDIO BYTES [1, 1]."""
+    tensor = struct.pack("<I", len(data)) + data
+    audio = {"name": "AUDIO", "shape": [1, 1], "datatype": "BYTES"}
+    header = {
+        "inputs": [{**audio, "parameters": {"binary_data_size": len(tensor)}}],
+        "outputs": [{"name": "RESULT", "parameters": {"binary_data": True}}],
+        "parameters": options,
+    }
+    return json.dumps(header).encode(), tensor
+
+
+def _output(response: httpx.Response, name: str) -> str:
+    """The one element of a BYTES output, out of JSON followed by the binary outputs in order."""
+    length = int(response.headers.get(_HEADER_LENGTH, len(response.content)))
+    offset = length
+    for output in json.loads(response.content[:length])["outputs"]:
+        size = output.get("parameters", {}).get("binary_data_size", 0)
+        if output["name"] == name:
+            return next(iter_bytes_tensor(response.content[offset : offset + size])).decode()
+        offset += size
+    raise ServerError(f"INTERNAL: no {name} in the answer")
+
+
+def _error_text(response: httpx.Response) -> str:
+    try:
+        return response.json()["error"]
+    except (ValueError, KeyError, TypeError):
+        return f"HTTP {response.status_code} from {response.url}: {response.text[:200]}"

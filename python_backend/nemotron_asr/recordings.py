@@ -1,0 +1,128 @@
+"""Whole recordings through a recognizer: in batches of like length, many chunks a call.
+
+`to_tokens` takes every stretch from audio to tokens at once, so that the longest recording needs
+no more memory than a stretch. `features`, `encode` and `decode` are the same in three steps, for an
+ensemble that runs them apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .chunks import Chunk, total_frames
+from .config import SUBSAMPLING
+from .decoding import Token
+from .features import num_mel_frames
+from .options import Options
+
+if TYPE_CHECKING:
+    from .recognizer import Recognizer
+
+FRAMES_PER_CALL = 112  # encoder frames of a recording in one call: a multiple of every chunk
+ROWS_PER_CALL = 16  # recordings in one call
+
+
+def to_tokens(
+    recognizer: Recognizer, audio: Sequence[np.ndarray], options: Options
+) -> list[list[Token]]:
+    """audio: (n,) int16 or float32 each.  Returns the tokens of each."""
+    tokens: dict[int, list[Token]] = {i: [] for i in range(len(audio))}
+    prompt, lookahead = recognizer.prompt_id(options.language), options.lookahead
+    for group in _groups([len(samples) for samples in audio]):
+        encoder = recognizer.fresh_encoder(len(group))
+        prediction = recognizer.fresh_prediction(len(group))
+        totals = [total_frames(len(audio[i])) for i in group]
+        for done, num_frames, live in _stretches(totals, lookahead):
+            encoder, prediction = encoder.first(live), prediction.first(live)
+            rows = [Chunk(audio[i], 0, done, len(audio[i]), prompt) for i in group[:live]]
+            new, encoder, prediction = recognizer.step(
+                rows, num_frames, lookahead, encoder, prediction
+            )
+            for i, more in zip(group, new, strict=False):
+                tokens[i] += more
+    return [tokens[i] for i in range(len(audio))]
+
+
+def features(recognizer: Recognizer, samples: np.ndarray) -> torch.Tensor:
+    """Mel frames from -7 on that a recording's E encoder frames want, (8 E, M) float32."""
+    width = recognizer.config.features.feature_size
+    parts = [torch.zeros(0, width, device=recognizer.device)]
+    for done, num_frames, _ in _stretches([total_frames(len(samples))], 0):
+        row = Chunk(samples, 0, done, len(samples), prompt_id=0)
+        parts.append(recognizer.features([row], num_frames)[0])
+    return torch.cat(parts)
+
+
+def encode(
+    recognizer: Recognizer,
+    mels: Sequence[torch.Tensor],
+    num_samples: Sequence[int],
+    prompt_ids: Sequence[int],
+    lookahead: int,
+) -> list[torch.Tensor]:
+    """mels: (8 E, M) each, from `features`.  Returns the joint's input of each, (E, J) float32."""
+    width = recognizer.config.decoder_hidden_size
+    parts = [[torch.zeros(0, width, device=recognizer.device)] for _ in mels]
+    for group in _groups(num_samples):
+        state = recognizer.fresh_encoder(len(group))
+        totals = [total_frames(num_samples[i]) for i in group]
+        for done, num_frames, live in _stretches(totals, lookahead):
+            rows, state = group[:live], state.first(live)
+            mel = _stack([mels[i] for i in rows], SUBSAMPLING * done, SUBSAMPLING * num_frames)
+            num_mel = [num_mel_frames(num_samples[i]) for i in rows]
+            prompts = [prompt_ids[i] for i in rows]
+            f, state = recognizer.encode(
+                mel.to(recognizer.device), num_mel, prompts, lookahead, state
+            )
+            for i, row, total in zip(rows, f, totals, strict=False):
+                parts[i].append(row[: total - done])
+    return [torch.cat(own) for own in parts]
+
+
+def decode(recognizer: Recognizer, encoded: Sequence[torch.Tensor]) -> list[list[Token]]:
+    """encoded: (E, J) each, from `encode`.  Returns the tokens of each."""
+    tokens: dict[int, list[Token]] = {i: [] for i in range(len(encoded))}
+    for group in _groups([len(f) for f in encoded]):
+        state = recognizer.fresh_prediction(len(group))
+        totals = [len(encoded[i]) for i in group]
+        for done, num_frames, live in _stretches(totals, 0):
+            rows, state = group[:live], state.first(live)
+            f = _stack([encoded[i] for i in rows], done, num_frames).to(recognizer.device)
+            valid = [min(num_frames, total - done) for total in totals[:live]]
+            new, state = recognizer.decode(f, valid, [done] * live, state)
+            for i, more in zip(rows, new, strict=True):
+                tokens[i] += more
+    return [tokens[i] for i in range(len(encoded))]
+
+
+def _groups(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Indices in groups of at most ROWS_PER_CALL of like length, longest first."""
+    longest_first = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    for start in range(0, len(lengths), ROWS_PER_CALL):
+        yield longest_first[start : start + ROWS_PER_CALL]
+
+
+def _stretches(totals: Sequence[int], lookahead: int) -> Iterator[tuple[int, int, int]]:
+    """Walk recordings of falling length together: (frames done, frames of this call, rows left).
+
+    Calls take whole chunks. A recording that has ended leaves, so rows are always the first ones.
+    """
+    size = lookahead + 1
+    per_call = FRAMES_PER_CALL // size * size
+    done = 0
+    while live := sum(total > done for total in totals):
+        num_frames = min(per_call, math.ceil((totals[0] - done) / size) * size)
+        yield done, num_frames, live
+        done += num_frames
+
+
+def _stack(tensors: Sequence[torch.Tensor], start: int, length: int) -> torch.Tensor:
+    """Rows [start, start + length) of each, zeros behind their ends: (B, length, ...)."""
+    parts = [x[start : start + length] for x in tensors]
+    return torch.stack([F.pad(x, (0, 0, 0, length - len(x))) for x in parts])

@@ -1,0 +1,102 @@
+"""`asr serve`: the server in the foreground."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from .errors import ServerError, SettingsError
+from .settings import (
+    DEFAULT_HOST,
+    DEVICES,
+    DTYPES,
+    MAX_PORT,
+    ServerSettings,
+    default_checkpoint,
+    default_model_repository,
+)
+
+_PORT = click.IntRange(0, MAX_PORT)
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option(
+    "--checkpoint",
+    type=_PATH,
+    envvar="ASR_CHECKPOINT",
+    help="A directory or a .nemo file.  [default: the bundled one]",
+)
+@click.option("--device", type=click.Choice(DEVICES), envvar="ASR_DEVICE", default="auto")
+@click.option("--dtype", type=click.Choice(DTYPES), envvar="ASR_DTYPE", default="float32")
+@click.option(
+    "--slots",
+    type=click.IntRange(min=1),
+    envvar="ASR_SLOTS",
+    default=64,
+    help="Live streams at a time.",
+)
+@click.option(
+    "--idle-timeout-s",
+    type=click.FloatRange(min=0, min_open=True),
+    envvar="ASR_IDLE_TIMEOUT_S",
+    default=30.0,
+    help="A stream that sends nothing for so long is ended.",
+)
+@click.option("--host", envvar="ASR_HOST", default=DEFAULT_HOST, help="Address to listen at.")
+@click.option(
+    "--http-port", type=_PORT, envvar="ASR_HTTP_PORT", default=8000, help="0: a free one."
+)
+@click.option(
+    "--grpc-port", type=_PORT, envvar="ASR_GRPC_PORT", default=8001, help="0: a free one."
+)
+@click.option(
+    "--metrics-port", type=_PORT, envvar="ASR_METRICS_PORT", default=8002, help="0: a free one."
+)
+@click.option(
+    "--model-repository",
+    type=_PATH,
+    envvar="ASR_MODEL_REPOSITORY",
+    help="[default: the checkout's]",
+)
+@click.option(
+    "--start-timeout-s",
+    type=click.FloatRange(min=1),
+    envvar="ASR_START_TIMEOUT_S",
+    default=300.0,
+    help="How long the models may take to load.",
+)
+@click.option("--verbose", is_flag=True, help="The server's own log, on stderr.")
+@click.help_option("-h", "--help")
+def serve(checkpoint: Path | None, model_repository: Path | None, **options: object) -> None:
+    """Serve live and offline transcription until Ctrl-C.
+
+    Every option can be given as an environment variable too: ASR_CHECKPOINT, ASR_DEVICE, ...
+    Ends with 0 when told to stop, 1 if the server cannot be started, 2 for a bad option.
+    """
+    from .supervisor import serve as run  # imports the HTTP client: not for --help
+
+    try:
+        settings = ServerSettings(
+            checkpoint=checkpoint or default_checkpoint(),
+            model_repository=model_repository or default_model_repository(),
+            **options,
+        )
+        if not settings.is_loopback():
+            click.echo(_OPEN_WARNING.format(host=settings.host), err=True)
+        sys.exit(run(settings))
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from None
+    except ServerError as error:
+        raise click.ClickException(str(error)) from None
+
+
+_OPEN_WARNING = (
+    "warning: {host} can be reached from other machines. There is no password, and this server "
+    "(Triton 2.50) lacks the security fixes of 2025: put a proxy in front of it."
+)
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,175 @@
+"""Keep one server running: restart it when a process dies or a real inference fails."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from .errors import ServerError, StartCancelled
+from .launcher import TritonServer
+from .probe import Probe
+from .settings import ServerSettings
+
+TICK_S = 0.2
+
+
+@dataclass(frozen=True)
+class RestartPolicy:
+    """When to look, when to restart, when to give up. Pure numbers: time is an argument."""
+
+    probe_interval_s: float = 10.0
+    retry_interval_s: float = 2.0  # after a failed probe
+    max_probe_failures: int = 3
+    max_start_failures: int = 5
+    backoff_s: float = 1.0  # before the first restart; doubles with each
+    max_backoff_s: float = 30.0
+    stable_after_s: float = 60.0  # ready for so long: the next restart is a first one again
+
+    def wait_s(self, num_restarts: int) -> float:
+        """Seconds before restart number `num_restarts` (from 1) of an unstable server."""
+        return min(self.backoff_s * 2 ** (num_restarts - 1), self.max_backoff_s)
+
+
+class Supervisor:
+    """Runs a server in the foreground until SIGINT or SIGTERM."""
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        policy: RestartPolicy | None = None,
+        probe: Callable[[], str | None] | None = None,
+        say: Callable[[str], None] = print,
+    ):
+        """probe: returns None or what is wrong; default: a stream of no audio to asr_streaming.
+
+        say: takes the one-line messages. Raises SettingsError for a bad setting.
+        """
+        self.server = TritonServer(settings)
+        self._policy = policy or RestartPolicy()
+        self._probe = probe or Probe(self.server.http_url, self.server.metrics_url)
+        self._say = say
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Make `run` stop the server and return 0. Safe in a signal handler, from any thread."""
+        self._stopping = True
+
+    def run(self) -> int:
+        """Serve. Returns 0 when told to stop; 1 if the server cannot be started.
+
+        A first start that fails is final, as nothing says that it would ever work; a restart is
+        tried `max_start_failures` times in a row.
+        """
+        with self._signals():
+            try:
+                return self._serve()
+            finally:
+                self.server.stop()
+
+    def _serve(self) -> int:
+        num_restarts = num_start_failures = 0
+        while not self._stopping:
+            try:
+                self.server.start(lambda: self._stopping)
+            except StartCancelled:
+                break
+            except ServerError as error:
+                self._say(str(error))
+                num_start_failures += 1
+                limit = self._policy.max_start_failures if num_restarts else 1
+                if num_start_failures >= limit:
+                    return 1
+                trouble = f"start {num_start_failures} of {limit} failed"
+            else:
+                num_start_failures = 0
+                ready_at_s = time.monotonic()
+                trouble = self._serve_until_trouble()
+                if time.monotonic() - ready_at_s > self._policy.stable_after_s:
+                    num_restarts = 0
+            if trouble is not None:
+                num_restarts += 1
+                wait_s = self._policy.wait_s(num_restarts)
+                self._say(f"{trouble}; restarting in {wait_s:g} s")
+                self._sleep(wait_s)
+        return 0
+
+    def _serve_until_trouble(self) -> str | None:
+        """Returns why the server, stopped by now, must start again; None if told to stop."""
+        self._say(self._ready_line())
+        trouble = self._watch()
+        if trouble is not None:
+            kept = self.server.keep_log()
+            trouble += f" (log: {kept})" if kept else ""
+            self.server.stop(at_once=True)
+        return trouble
+
+    def _watch(self) -> str | None:
+        """Watch a ready server. Returns why it must be restarted, or None if told to stop."""
+        pool = ThreadPoolExecutor(1, "probe")  # a probe may hang, and a stop must not wait for it
+        try:
+            return self._watch_with(pool)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _watch_with(self, pool: ThreadPoolExecutor) -> str | None:
+        num_failures, next_probe_s = 0, time.monotonic() + self._policy.probe_interval_s
+        running: Future[str | None] | None = None
+        while not self._stopping:
+            self.server.forward_log()
+            if trouble := self.server.trouble():
+                return trouble
+            now_s = time.monotonic()
+            if running is None and now_s >= next_probe_s:
+                running = pool.submit(self._probe)
+            if running is not None and running.done():
+                wrong, running = running.result(), None
+                num_failures = num_failures + 1 if wrong else 0
+                if num_failures >= self._policy.max_probe_failures:
+                    return f"{num_failures} probes failed in a row ({wrong})"
+                policy = self._policy
+                pause_s = policy.retry_interval_s if wrong else policy.probe_interval_s
+                next_probe_s = now_s + pause_s
+            time.sleep(TICK_S)
+        return None
+
+    def _sleep(self, duration_s: float) -> None:
+        until_s = time.monotonic() + duration_s
+        while not self._stopping and time.monotonic() < until_s:
+            time.sleep(min(TICK_S, duration_s))
+
+    def _ready_line(self) -> str:
+        s = self.server.settings
+        what = s.checkpoint if s.checkpoint is not None else s.model_repository
+        where = "  ".join(f"{name} {s.address(name)}" for name in ("grpc", "http", "metrics"))
+        return f"serving {what} ({s.dtype}, {s.device}, {s.slots} slots): {where}"
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM set a flag. In a thread that is not the main one: nothing."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, lambda *_: self.stop()) for number in names}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def serve(settings: ServerSettings) -> int:
+    """Run a server until told to stop; the exit code. Messages go to stdout, problems to stderr."""
+
+    def say(message: str) -> None:
+        print(
+            message, file=sys.stdout if message.startswith("serving ") else sys.stderr, flush=True
+        )
+
+    return Supervisor(settings, say=say).run()

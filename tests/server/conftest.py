@@ -1,0 +1,57 @@
+"""A real server, started as the project starts it, on a random checkpoint of tiny size."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import reference
+from asr_server.launcher import TritonServer
+from asr_server.settings import ServerSettings
+from nemotron_asr import Recognizer
+
+ROOT = Path(__file__).parents[2]
+IDLE_TIMEOUT_S = 2.0
+NUM_SLOTS = 72
+
+
+@dataclass
+class Served:
+    """A running server and the library's model of the same checkpoint."""
+
+    server: TritonServer
+    recognizer: Recognizer
+
+    def expected(self, audio: np.ndarray, language: str = "auto", latency_ms: int = 320):
+        return self.recognizer.transcribe([audio], language, latency_ms)[0]
+
+
+@pytest.fixture(scope="session")
+def served(checkpoints, recognizer):
+    settings = ServerSettings(
+        model_repository=ROOT / "model_repository",
+        checkpoint=checkpoints("tiny"),
+        device="cpu",
+        slots=NUM_SLOTS,
+        idle_timeout_s=IDLE_TIMEOUT_S,
+        http_port=0,
+        grpc_port=0,
+        metrics_port=0,
+    )
+    with TritonServer(settings) as server:
+        yield Served(server, recognizer)
+
+
+def pcm(num_samples: int, seed: int) -> np.ndarray:
+    return (reference.speech_like(num_samples, seed) * 32767).astype(np.int16)
+
+
+def wav(samples: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    soundfile.write(out, samples, 16000, format="WAV", subtype="PCM_16")
+    return out.getvalue()

@@ -1,0 +1,70 @@
+"""Files of any format, rate and width to 16 kHz mono; broken ones say why."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import soundfile
+
+from nemotron_asr import AsrError
+from nemotron_asr.audio import decode_audio
+from reference import speech_like
+
+
+def encode(samples: np.ndarray, rate: int, **kwargs) -> bytes:
+    out = io.BytesIO()
+    soundfile.write(out, samples, rate, **kwargs)
+    return out.getvalue()
+
+
+def tone(rate: int, seconds: float = 1.0) -> np.ndarray:
+    return 0.3 * np.sin(2 * np.pi * 440 * np.arange(int(rate * seconds)) / rate)
+
+
+def test_wav_at_16_khz_is_taken_sample_by_sample():
+    pcm = (speech_like(20_000, 0) * 32767).astype(np.int16)
+    decoded = decode_audio(encode(pcm, 16000, format="WAV"))
+    np.testing.assert_array_equal(decoded, pcm.astype(np.float32) / 32768)
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_any_rate_and_channels(rate, channels):
+    wave = np.tile(tone(rate)[:, None], channels)
+    decoded = decode_audio(encode(wave, rate, format="WAV", subtype="FLOAT"))
+    assert abs(len(decoded) - 16000) <= 1
+    inner = slice(1000, 15000)
+    np.testing.assert_allclose(decoded[inner], tone(16000)[inner], atol=5e-3)
+
+
+@pytest.mark.parametrize("format", ["FLAC", "OGG", "MP3"])
+def test_compressed_formats(format):
+    decoded = decode_audio(encode(tone(16000), 16000, format=format))
+    assert 15_000 < len(decoded) < 19_000
+    assert 0.15 < np.sqrt((decoded**2).mean()) < 0.25
+
+
+def test_long_files_are_decoded_in_blocks():
+    wave = speech_like(700_000, 1)
+    decoded = decode_audio(encode(wave, 16000, format="WAV", subtype="FLOAT"))
+    np.testing.assert_array_equal(decoded, wave)
+
+
+def test_no_samples_are_no_error():
+    assert len(decode_audio(encode(np.zeros(0), 16000, format="WAV"))) == 0
+
+
+def test_broken_files_say_why():
+    wave = tone(16000)
+    wave[8000] = np.nan
+    for data, words in [
+        (b"", "0 bytes"),
+        (b"MZ not audio", "12 bytes"),
+        (encode(tone(16000), 16000, format="FLAC")[:30], "cannot read the audio"),
+        (encode(wave, 16000, format="WAV", subtype="FLOAT"), "at 0.500 s"),
+    ]:
+        with pytest.raises(AsrError, match=r"^INVALID_ARGUMENT: ") as caught:
+            decode_audio(data)
+        assert words in str(caught.value)

@@ -1,0 +1,165 @@
+"""Samples are checked and converted; files and pipes are cut into packets."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+
+import numpy as np
+import pytest
+import soundfile
+
+from asr_client.audio import SAMPLE_RATE, file_packets, microphone_packets, pipe_packets, to_pcm16
+from asr_client.errors import ClientError, InvalidArgument
+
+RAMP = np.arange(-1000, 1000, dtype=np.int16)
+
+
+def tone(num_samples: int, rate: int = SAMPLE_RATE) -> np.ndarray:
+    return (0.4 * np.sin(2 * np.pi * 440 * np.arange(num_samples) / rate)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        RAMP,
+        RAMP.astype(">i2"),
+        RAMP.astype("<i2").tobytes(),
+        bytearray(RAMP.astype("<i2").tobytes()),
+        memoryview(RAMP.astype("<i2").tobytes()),
+        (RAMP / 32768).astype(np.float32),
+        RAMP / 32768,
+        np.repeat(RAMP, 2)[::2],
+    ],
+    ids=[
+        "int16",
+        "big-endian",
+        "bytes",
+        "bytearray",
+        "memoryview",
+        "float32",
+        "float64",
+        "strided",
+    ],
+)
+def test_every_accepted_form_is_the_same_audio(samples):
+    pcm = to_pcm16(samples)
+    assert pcm.dtype == np.int16
+    assert np.array_equal(pcm, RAMP)
+
+
+def test_floats_cover_the_whole_range_and_are_clipped_beyond():
+    pcm = to_pcm16(np.array([-1.0, 1.0, 1.3, -1.3, 0.0, 1e-9], np.float32))
+    assert pcm.tolist() == [-32768, 32767, 32767, -32768, 0, 0]
+
+
+def test_the_callers_buffer_may_be_reused():
+    buffer = RAMP.copy()
+    pcm = to_pcm16(buffer)
+    buffer[:] = 0
+    assert np.array_equal(pcm, RAMP)
+
+
+@pytest.mark.parametrize("empty", [b"", np.zeros(0, np.int16), np.zeros(0, np.float32)])
+def test_no_samples_are_fine(empty):
+    assert to_pcm16(empty).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("samples", "reason"),
+    [
+        (b"abc", "3 bytes"),
+        (np.zeros((2, 10), np.int16), r"shape \(2, 10\)"),
+        (np.array(3, np.int16), r"shape \(\)"),
+        (np.zeros(4, np.int32), "int32"),
+        (np.zeros(4, np.uint8), "uint8"),
+        (np.zeros(4, bool), "bool"),
+        (np.zeros(4, np.uint16), "uint16"),
+        (np.zeros(4, np.float16), "float16"),
+        (np.zeros(4, np.complex64), "complex64"),
+        (np.array([0.0, np.nan], np.float32), "NaN"),
+        (np.array([0.0, -np.inf]), "infinity"),
+        (np.array([0.0, 12000.0], np.float32), "12000"),
+        ([0, 1], "list"),
+        ("abcd", "str"),
+        (None, "NoneType"),
+    ],
+)
+def test_what_is_no_audio_is_named(samples, reason):
+    with pytest.raises(InvalidArgument, match=reason) as caught:
+        to_pcm16(samples)
+    assert str(caught.value).startswith("INVALID_ARGUMENT: ")
+
+
+@pytest.mark.parametrize("packet_ms", [10, 80, 333, 10_000])
+def test_file_packets_are_the_file(tmp_path, packet_ms):
+    pcm = np.random.default_rng(0).integers(-9999, 9999, 40_001).astype(np.int16)
+    soundfile.write(tmp_path / "a.wav", pcm, SAMPLE_RATE)
+    packets = list(file_packets(tmp_path / "a.wav", packet_ms))
+    assert np.array_equal(np.concatenate(packets), pcm)
+    assert {len(p) for p in packets[:-1]} <= {packet_ms * 16}
+
+
+@pytest.mark.parametrize("rate", [8000, 22_050, 44_100, 48_000])
+def test_other_rates_and_channels_are_converted(tmp_path, rate):
+    mono = tone(2 * rate, rate)
+    soundfile.write(tmp_path / "a.flac", np.stack([2 * mono, 0 * mono], axis=1), rate)
+    pcm = np.concatenate(list(file_packets(tmp_path / "a.flac", 80)))
+    assert abs(len(pcm) - 2 * SAMPLE_RATE) <= 1
+    error = pcm / 32768 - tone(len(pcm))
+    assert np.abs(error[500:-500]).max() < 2e-3
+
+
+def test_an_empty_file_has_no_packets(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(0, np.int16), SAMPLE_RATE)
+    assert list(file_packets(tmp_path / "a.wav", 80)) == []
+
+
+def test_a_file_that_is_no_audio_is_named_with_the_reason(tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"hello")
+    with pytest.raises(InvalidArgument, match=r"a\.wav.*Format not recognised"):
+        next(file_packets(tmp_path / "a.wav", 80))
+
+
+def test_nan_in_a_file_is_refused(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.array([0, np.nan]), SAMPLE_RATE, subtype="FLOAT")
+    with pytest.raises(InvalidArgument, match="NaN"):
+        list(file_packets(tmp_path / "a.wav", 80))
+
+
+def test_pipe_packets_are_the_bytes_without_a_last_half_sample():
+    raw = RAMP.tobytes() + b"x"
+    packets = list(pipe_packets(io.BytesIO(raw), 10))
+    assert np.array_equal(np.concatenate(packets), RAMP)
+    assert {len(p) for p in packets[:-1]} == {160}
+
+
+def test_a_pipe_that_delivers_in_odd_pieces():
+    read_end, write_end = os.pipe()
+
+    def write() -> None:
+        with os.fdopen(write_end, "wb", buffering=0) as pipe:
+            for begin in range(0, len(RAMP.tobytes()), 333):
+                pipe.write(RAMP.tobytes()[begin : begin + 333])
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with os.fdopen(read_end, "rb") as pipe:
+        packets = list(pipe_packets(pipe, 10))
+    writer.join()
+    assert np.array_equal(np.concatenate(packets), RAMP)
+    assert {len(p) for p in packets[:-1]} == {160}
+
+
+def test_a_wav_file_in_the_pipe_is_refused():
+    file = io.BytesIO()
+    soundfile.write(file, RAMP, SAMPLE_RATE, format="WAV")
+    with pytest.raises(InvalidArgument, match="WAV"):
+        list(pipe_packets(io.BytesIO(file.getvalue()), 80))
+
+
+def test_a_missing_sounddevice_names_the_extra(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "sounddevice", None)
+    with pytest.raises(ClientError, match=r"\[mic\]"):
+        next(microphone_packets(80))

@@ -1,0 +1,93 @@
+"""Pieces to text: tags, spaces, bytes, word times; the same in any portions."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from nemotron_asr.decoding import Token
+from nemotron_asr.text import TextAssembler
+
+PIECES = [
+    "<unk>", "<en-US>", "<sl-SL>", "\u2581Mr.", "\u2581Quil", "ter", ".", "\u2581gospel",
+    "\u2581", "<", "m", "t", "-", "M", "T", ">", "<0xC3>", "<0xA9>", "caf", "\u2581a", "b",
+    "\u4f60", "\u597d", "<de-DE>", "5", "\u2581<",
+]  # fmt: skip
+
+
+def tokens(*pieces: str) -> list[Token]:
+    return [Token(PIECES.index(p), frame, 0.9) for frame, p in enumerate(pieces)]
+
+
+def assemble(tokens, portions=1):
+    assembler = TextAssembler(PIECES)
+    fixed = [assembler.push(tokens[i : i + portions]) for i in range(0, len(tokens), portions)]
+    fixed.append(assembler.finish())
+    text = "".join(f.text for f in fixed)
+    words = [w for f in fixed for w in f.words]
+    return text, words, assembler.language
+
+
+QUILTER = ["\u2581Mr.", "<en-US>", "\u2581Quil", "ter", ".", "\u2581", "<en-US>", "\u2581gospel"]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text", "language"),
+    [
+        (QUILTER, "Mr. Quilter. gospel", "en-US"),
+        (["\u2581Mr.", "\u2581", "<", "m", "t", "-", "M", "T", ">"], "Mr.", "mt-MT"),
+        (["\u2581Mr.", "\u2581", "<", "m", "t", "-"], "Mr.", None),
+        (["\u2581Mr.", "\u2581<"], "Mr.", None),
+        (["\u2581Mr.", "<sl-SL>"], "Mr.", "sl-SI"),
+        (["\u2581Mr.", "<en-US>", "\u2581a", "<de-DE>"], "Mr. a", "de-DE"),
+        (["\u2581Mr.", "<en-US>", "b"], "Mr. b", "en-US"),
+        (["\u2581a", "<", "5", "b"], "a<5b", None),
+        (["\u2581a", "<", "m", "\u2581a"], "a<m a", None),
+        (["\u2581", "\u2581", "\u2581a", "\u2581", "\u2581"], "a", None),
+        (["caf", "<0xC3>", "<0xA9>", "\u2581a"], "caf\u00e9 a", None),
+        (["caf", "<0xC3>"], "caf", None),
+        (["caf", "<0xC3>", "b"], "cafb", None),
+        (["\u2581a", "<unk>", "b"], "ab", None),
+        (["\u4f60", "\u597d"], "\u4f60\u597d", None),
+        ([], "", None),
+        (["<en-US>"], "", "en-US"),
+    ],
+)
+def test_text_and_language(pieces, text, language):
+    for portions in (1, 2, 100):
+        got, words, detected = assemble(tokens(*pieces), portions)
+        assert (got, detected) == (text, language)
+        assert " ".join(w.text for w in words) == text
+
+
+def test_words_carry_the_frames_of_their_pieces():
+    _, words, _ = assemble(tokens("\u2581Mr.", "<en-US>", "\u2581Quil", "ter", ".", "\u2581a"))
+    assert [(w.text, w.start_ms, w.end_ms) for w in words] == [
+        ("Mr.", 0, 80),
+        ("Quilter.", 160, 400),
+        ("a", 400, 480),
+    ]
+
+
+def test_a_word_is_as_sure_as_its_least_sure_piece():
+    pieces = [Token(PIECES.index("\u2581Quil"), 0, 0.9), Token(PIECES.index("ter"), 1, 0.4)]
+    assert assemble(pieces)[1][0].confidence == 0.4
+
+
+def test_text_never_ends_in_a_space_nor_in_half_a_tag():
+    assembler = TextAssembler(PIECES)
+    text = ""
+    for token in tokens(*QUILTER, "\u2581", "<", "m", "t"):
+        text += assembler.push([token]).text
+        assert text == text.rstrip()
+        assert "<" not in text
+
+
+def test_any_portions_give_the_same():
+    rng = random.Random(1)
+    for _ in range(200):
+        pieces = rng.choices(PIECES, k=rng.randint(0, 25))
+        whole = assemble(tokens(*pieces), 100) if len(set(pieces)) else assemble([])
+        for portions in (1, 2, 3):
+            assert assemble(tokens(*pieces), portions) == whole
