@@ -59,6 +59,8 @@ def main() -> int:
     parser.add_argument("--checkpoint", type=Path, default=default_checkpoint())
     parser.add_argument("--fast", action="store_true", help="do not wait for the pace of speech")
     options = parser.parse_args()
+    if not options.recording.is_file():
+        parser.error(f"no such recording: {options.recording}")
     settings = ServerSettings(
         model_repository=default_model_repository(),
         checkpoint=options.checkpoint,

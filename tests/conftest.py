@@ -81,3 +81,11 @@ def recognizer(recognizers):
 @pytest.fixture(scope="session")
 def demo_checkpoint() -> Path:
     return ROOT / "checkpoints" / "demo"
+
+
+@pytest.fixture(scope="session")
+def samples() -> list[Path]:
+    """The bundled recordings; each has its text beside it."""
+    clips = sorted((ROOT / "samples").glob("*.flac"))
+    assert clips
+    return clips

@@ -55,3 +55,18 @@ def wav(samples: np.ndarray) -> bytes:
     out = io.BytesIO()
     soundfile.write(out, samples, 16000, format="WAV", subtype="PCM_16")
     return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def demo_server(demo_checkpoint):
+    """A server on the bundled checkpoint."""
+    settings = ServerSettings(
+        model_repository=ROOT / "model_repository",
+        checkpoint=demo_checkpoint,
+        device="cpu",
+        http_port=0,
+        grpc_port=0,
+        metrics_port=0,
+    )
+    with TritonServer(settings) as server:
+        yield server

@@ -1,0 +1,86 @@
+"""The demo and the README's examples, as a newcomer runs them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import soundfile
+
+from asr_client import LiveStream, OfflineClient
+from asr_client.audio import file_packets
+from conftest import ROOT
+from nemotron_asr import load_checkpoint
+
+pytestmark = pytest.mark.server
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("clip", [None, -1])
+def test_the_demo_streams_compares_and_stops(samples, clip):
+    """With its own recording, and with another held-out one in its place."""
+    command = [sys.executable, str(ROOT / "scripts" / "demo.py"), "--fast"]
+    if clip is not None:
+        command.append(str(samples[clip]))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd="/")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "live and offline agree" in done.stdout
+    assert "server stopped" in done.stdout
+
+
+def test_a_missing_recording_is_named(tmp_path):
+    command = [sys.executable, str(ROOT / "scripts" / "demo.py"), str(tmp_path / "nope.wav")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert "nope.wav" in done.stderr
+
+
+def snippets(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_python_examples_of_the_readme(served, samples, number, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    code = snippets("python")[number]
+    code = code.replace("127.0.0.1:8001", served.server.grpc_address)
+    code = code.replace("http://127.0.0.1:8000", served.server.http_url)
+    audio, _ = soundfile.read(samples[0], dtype="float32")
+    exec(code, {"chunks": file_packets(samples[0], 100), "samples": audio})
+    assert capsys.readouterr().out.strip()
+
+
+def test_the_curl_line_of_the_readme(served, samples):
+    (line,) = [line for block in snippets("sh") for line in block.splitlines() if "curl" in line]
+    line = line.replace("http://127.0.0.1:8000", served.server.http_url)
+    answer = subprocess.run(line, shell=True, capture_output=True, check=True, cwd=ROOT).stdout
+    audio = soundfile.read(ROOT / "samples" / "pico_gb_long.flac", dtype="float32")[0]
+    assert served.expected(audio, "en-US", 1120).text.encode() in answer
+
+
+def test_settings_in_the_readme_are_the_real_ones():
+    from asr_server.cli import serve
+
+    options = {name for parameter in serve.params for name in parameter.opts}
+    documented = set(re.findall(r"`(--[a-z-]+)`", README.split("## Settings")[1].split("##")[0]))
+    assert documented <= options
+    assert options - documented <= {"--help", "-h", "--verbose", "--start-timeout-s"}
+    assert set(os.listdir(ROOT)) >= {"model_repository", "python_backend", "client", "server"}
+
+
+def test_every_sample_live_offline_and_by_the_library(demo_server, demo_checkpoint, samples):
+    recognizer = load_checkpoint(demo_checkpoint)
+    with OfflineClient(demo_server.http_url) as client:
+        for clip in samples:
+            with LiveStream(demo_server.grpc_address, latency_ms=560) as stream:
+                stream.feed(file_packets(clip, 70))
+                live = stream.finish()
+            offline = client.transcribe(clip, latency_ms=560)
+            audio, _ = soundfile.read(clip, dtype="float32")
+            expected = recognizer.transcribe([audio], latency_ms=560)[0]
+            assert live.text == offline.text == expected.text
+            assert live.language == offline.language == "en-US"
