@@ -286,6 +286,17 @@ def test_a_failing_batch_ends_its_streams_and_no_others(client, recognizer, monk
     assert len(client.engine.table) == 0
 
 
+def test_an_answer_that_cannot_be_delivered_harms_nobody(client, recognizer):
+    def vanish(update):
+        raise ConnectionError("the client is gone")
+
+    audio = pcm(50_000)
+    client.engine.submit(Request("gone", audio, True, True, {}, vanish))
+    client.ask("s", audio, start=True, end=True)
+    assert client.text("s") == recognizer.transcribe([audio], latency_ms=320)[0].text
+    assert len(client.engine.table) == 0
+
+
 def test_a_slot_carries_nothing_over(client, recognizer):
     """A poisoned slot is wiped on START: NaN left behind would reach every output."""
     with torch.inference_mode():

@@ -69,6 +69,13 @@ class Request:
     until: int = 0  # samples of the stream up to this packet's end
     update: Update = field(default_factory=Update)
 
+    def answer(self, update: Update) -> None:
+        """Reply. A reply that cannot be delivered, to a client that is gone, harms nobody else."""
+        try:
+            self.reply(update)
+        except Exception:
+            log.exception("an answer could not be delivered")
+
 
 class StreamingEngine:
     """Live streams on one device. Allocates all their memory at once.
@@ -106,7 +113,7 @@ class StreamingEngine:
         for session in self.table:
             self._drop(session, "shutdown", refusal)
         while self._inbox:
-            self._inbox.popleft().reply(Update(error=refusal))
+            self._inbox.popleft().answer(Update(error=refusal))
 
     def submit(self, request: Request) -> None:
         """Hand over a packet; returns at once, from any thread."""
@@ -115,7 +122,7 @@ class StreamingEngine:
                 self._inbox.append(request)
                 self._wake.notify()
                 return
-        request.reply(Update(error=AsrError(UNAVAILABLE, "the server is shutting down")))
+        request.answer(Update(error=AsrError(UNAVAILABLE, "the server is shutting down")))
 
     def step(self, now: float) -> bool:
         """Take in what was submitted, run one round, answer what is done.
@@ -170,7 +177,7 @@ class StreamingEngine:
                 names = ", ".join(map(repr, request.parameters))
                 raise invalid(f"parameter {names} on a running stream; valid on START only")
         except AsrError as error:
-            request.reply(Update(error=error))
+            request.answer(Update(error=error))
             return
         session.audio.append(request.audio)
         session.last_active = now
@@ -239,7 +246,7 @@ class StreamingEngine:
         update.audio_processed_ms = heard * 1000 // SAMPLE_RATE
         if request.end:
             self._drop(session, "end")
-        request.reply(update)
+        request.answer(update)
 
     def _decode(self, sessions: list[Session], lookahead: int) -> None:
         """One chunk of each session, as one batch."""
@@ -288,4 +295,4 @@ class StreamingEngine:
             session.frames,
         )
         while session.requests:
-            session.requests.popleft().reply(Update(error=error))
+            session.requests.popleft().answer(Update(error=error))
