@@ -10,13 +10,15 @@ from typing import BinaryIO
 
 import numpy as np
 
+from nemotron_asr.audio import decode_blocks
+from nemotron_asr.config import SAMPLE_RATE
+from nemotron_asr.errors import AsrError
+
 from .errors import ClientError, InvalidArgument
 
-SAMPLE_RATE = 16_000  # Hz, what the model hears
 BYTES_PER_SAMPLE = 2
 _FULL_SCALE = 32_768  # int16 = float * 2**15, as libsndfile reads it back
 _MAX_OVERSHOOT = 2.0  # resamplers overshoot 1.0 a little; int16 values kept as floats are far above
-_BLOCK_S = 1  # seconds of a file decoded at a time
 
 Samples = np.ndarray | bytes | bytearray | memoryview
 
@@ -59,28 +61,11 @@ def file_packets(path: str | Path, packet_ms: int) -> Iterator[np.ndarray]:
     Yields (n,) int16 at 16 kHz, n of packet_ms but for the last.  The file is decoded as it goes.
     Raises InvalidArgument, at the first packet, where the file cannot be read.
     """
-    import soundfile
-
     try:
-        with soundfile.SoundFile(str(path)) as file:
-            blocks = file.blocks(file.samplerate * _BLOCK_S, dtype="float32", always_2d=True)
-            mono = (block.mean(axis=1) for block in blocks)
-            yield from _repack(_resampled(mono, file.samplerate), packet_samples(packet_ms))
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise _invalid(f"cannot read {path}: {error}") from error
-
-
-def _resampled(blocks: Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
-    """Blocks of (n,) float32 at rate -> blocks of (m,) int16 at 16 kHz."""
-    if rate == SAMPLE_RATE:
-        yield from map(to_pcm16, blocks)
-        return
-    import soxr
-
-    stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
-    for block in blocks:
-        yield to_pcm16(stream.resample_chunk(block))
-    yield to_pcm16(stream.resample_chunk(np.zeros(0, np.float32), last=True))
+        blocks = map(to_pcm16, decode_blocks(str(path), str(path)))
+        yield from _repack(blocks, packet_samples(packet_ms))
+    except AsrError as error:
+        raise InvalidArgument(str(error)) from error
 
 
 def _repack(blocks: Iterable[np.ndarray], num_samples: int) -> Iterator[np.ndarray]:

@@ -68,9 +68,7 @@ class LiveStream:
         self._changed = threading.Condition()  # guards everything below
         options = {"language": language, "latency_ms": latency_ms, "sample_rate": sample_rate}
         self._session = StreamSession(options, words=words, progress=progress)
-        self._last_progress_s = (
-            time.monotonic()
-        )  # of the latest answer, or the packet after a pause
+        self._last_progress_s = time.monotonic()  # the latest answer, or a packet after a pause
         self._error: ClientError | None = None
         self._error_seen = False  # by the caller, not only by the feeding thread
         self._feeder: threading.Thread | None = None

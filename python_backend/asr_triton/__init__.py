@@ -34,9 +34,11 @@ def load(args: dict, parts: tuple[str, ...] = PARTS) -> tuple[Recognizer, Settin
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = settings.device
-    if device == "auto":  # where Triton put this instance
-        on_gpu = args["model_instance_kind"] == "GPU"
-        device = f"cuda:{args['model_instance_device_id']}" if on_gpu else "cpu"
+    on_gpu = args["model_instance_kind"] == "GPU" and torch.cuda.is_available()
+    if on_gpu and device in ("auto", "cuda"):  # the one where Triton put this instance
+        device = f"cuda:{args['model_instance_device_id']}"
+    elif device == "auto":
+        device = "cpu"
     return load_checkpoint(settings.checkpoint, device, settings.dtype, parts), settings
 
 

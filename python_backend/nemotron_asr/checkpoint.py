@@ -78,7 +78,8 @@ def load_checkpoint(
         read = _read_nemo
     else:
         raise CheckpointError(f"{path}: no such checkpoint directory or .nemo file")
-    with read(path) as (config, prompts, pieces, shapes, tensor, where):
+    with _named_errors(path), read(path) as (config, prompts, pieces, shapes, tensor, where):
+        _check_prompts(prompts, config, path)
         with torch.device("meta"):
             net = NemotronAsr(config)
         _check_shapes(net, shapes, where)
@@ -90,7 +91,6 @@ def load_checkpoint(
         }
         net.load_state_dict(wanted, strict=False, assign=True)
     net.requires_grad_(False)
-    _check_prompts(prompts, config, path)
     return Recognizer(net, pieces, prompts, path.name, on, kind)
 
 
@@ -109,6 +109,15 @@ def resolve_device(device: str) -> torch.device:
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise CheckpointError(f"device {device!r}: there is no GPU here; valid: auto, cpu")
     return resolved
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """Content of an unexpected kind, deep in a file, still names the checkpoint."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ZeroDivisionError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{path}: malformed: {type(error).__name__}: {error}") from error
 
 
 # What reading a layout yields: config, prompt dictionary, pieces, the shape of each tensor by key,
@@ -164,7 +173,8 @@ def _read_nemo(archive: Path) -> Iterator[_Contents]:
             tokenizer, _num_pieces(config), f"{archive}: {tokenizer_name}"
         )
         shapes = {key: tuple(value.shape) for key, value in tensors.items()}
-        yield config, prompts, pieces, shapes, tensors.__getitem__, str(archive)
+        # Copies, so that nothing keeps the unpacked file mapped.
+        yield config, prompts, pieces, shapes, lambda key: tensors[key].clone(), str(archive)
 
 
 def _huggingface_key(key: str) -> str:
@@ -216,6 +226,8 @@ def _check_shapes(net: NemotronAsr, shapes: dict[str, tuple], where: str) -> Non
 
 
 def _check_prompts(prompts: dict, config: ModelConfig, path: Path) -> None:
+    if not isinstance(prompts, dict):
+        raise CheckpointError(f"{path}: prompt_dictionary is {prompts!r}: expected an object")
     for language, prompt in prompts.items():
         if not (isinstance(prompt, int) and 0 <= prompt < config.num_prompts):
             raise CheckpointError(

@@ -36,11 +36,9 @@ class FeatureConfig:
     hop_length: int = HOP
 
     def __post_init__(self):
-        if self.sampling_rate != SAMPLE_RATE or self.hop_length != HOP:
-            raise CheckpointError(
-                f"sampling_rate {self.sampling_rate} and hop_length {self.hop_length}: "
-                f"only {SAMPLE_RATE} and {HOP} are supported"
-            )
+        _check_numbers(self, "feature_extractor")
+        fixed = {"sampling_rate": SAMPLE_RATE, "hop_length": HOP, "n_fft": 512, "win_length": 400}
+        _check_fixed(self, "feature_extractor", fixed)
 
 
 @dataclass(frozen=True)
@@ -73,10 +71,14 @@ class EncoderConfig:
             "subsampling_factor": SUBSAMPLING,
             "hidden_act": "silu",
         }
-        for name, only in fixed.items():
-            if getattr(self, name) != only:
+        _check_numbers(self, "encoder_config")
+        _check_fixed(self, "encoder_config", fixed)
+        supported = (*self.supported_num_lookahead_tokens, self.default_num_lookahead_tokens)
+        for lookahead in supported:
+            if lookahead not in LOOKAHEADS:
                 raise CheckpointError(
-                    f"encoder_config.{name} is {getattr(self, name)!r}: only {only!r} is supported"
+                    f"encoder_config: lookahead {lookahead!r} is not supported; "
+                    f"valid: {', '.join(map(str, LOOKAHEADS))}"
                 )
         if self.hidden_size % self.num_attention_heads:
             raise CheckpointError(
@@ -123,8 +125,8 @@ class ModelConfig:
     default_prompt_id: int = 101
 
     def __post_init__(self):
-        if self.hidden_act != "relu":
-            raise CheckpointError(f"hidden_act is {self.hidden_act!r}: only 'relu' is supported")
+        _check_numbers(self, "config.json", zero_allowed=("blank_token_id", "default_prompt_id"))
+        _check_fixed(self, "config.json", {"hidden_act": "relu"})
         if not 0 <= self.blank_token_id < self.vocab_size:
             raise CheckpointError(
                 f"blank_token_id {self.blank_token_id} is outside vocab_size {self.vocab_size}"
@@ -170,17 +172,19 @@ def parse_config(config: dict, processor: dict | None = None) -> ModelConfig:
 
     Raises CheckpointError for an unknown key, naming the known ones, and for unsupported values.
     """
+    config = _section(config, "config.json")
+    section = _section(config.get("encoder_config") or {}, "config.json: encoder_config")
     encoder = _read(
         EncoderConfig,
-        {**_REFERENCE_ENCODER_DEFAULTS, **_without_none(config.get("encoder_config") or {})},
+        {**_REFERENCE_ENCODER_DEFAULTS, **_without_none(section)},
         "config.json: encoder_config",
         _IGNORED_ENCODER,
     )
     if processor is None:
         features = FeatureConfig(feature_size=encoder.num_mel_bins)
     else:
-        section = processor.get("feature_extractor", {})
         where = "processor_config.json: feature_extractor"
+        section = _section(_section(processor, where).get("feature_extractor", {}), where)
         if section.get("mel_filters_dtype", "float32") != "float32":
             raise CheckpointError(
                 f"{where}.mel_filters_dtype is {section['mel_filters_dtype']!r}: "
@@ -190,8 +194,34 @@ def parse_config(config: dict, processor: dict | None = None) -> ModelConfig:
     return _read(ModelConfig, config, "config.json", _IGNORED, encoder=encoder, features=features)
 
 
+def _section(value, where: str) -> dict:
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{where}: expected an object, found {type(value).__name__}")
+    return value
+
+
 def _without_none(section: dict) -> dict:
     return {key: value for key, value in section.items() if value is not None}
+
+
+def _check_fixed(config, where: str, fixed: dict) -> None:
+    for name, only in fixed.items():
+        if getattr(config, name) != only:
+            raise CheckpointError(
+                f"{where}.{name} is {getattr(config, name)!r}: only {only!r} is supported"
+            )
+
+
+def _check_numbers(config, where: str, zero_allowed=("default_num_lookahead_tokens",)) -> None:
+    """Every int field is an int of 1 or more, every bool a bool."""
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if f.type == "bool" and not isinstance(value, bool):
+            raise CheckpointError(f"{where}.{f.name} is {value!r}: valid are true and false")
+        if f.type == "int":
+            least = 0 if f.name in zero_allowed else 1
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise CheckpointError(f"{where}.{f.name} is {value!r}: valid: {least} or more")
 
 
 def _read(cls, section: dict, where: str, ignored: set[str], **given):

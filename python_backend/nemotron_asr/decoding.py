@@ -8,7 +8,7 @@ import torch
 
 from .model import NemotronAsr, PredictionState
 
-JOINT_ROWS = 64  # frames evaluated at once: a wider batch of rows looks fewer frames ahead
+JOINT_ROWS = 16  # frames evaluated at once: a wider batch of rows looks fewer frames ahead
 MIN_WINDOW = 4  # frames; a token comes every four frames or so
 
 

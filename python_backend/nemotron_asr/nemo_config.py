@@ -63,13 +63,14 @@ def convert_nemo_config(
             f"{prednet.get('pred_hidden')}"
         )
     greedy = (nemo.get("decoding") or {}).get("greedy") or {}
+    max_symbols = greedy.get("max_symbols") or greedy.get("max_symbols_per_step") or 10
     config = {
         "vocab_size": num_classes + 1,
         "blank_token_id": num_classes,
         "decoder_hidden_size": prednet.get("pred_hidden"),
         "num_decoder_layers": prednet.get("pred_rnn_layers"),
         "hidden_act": jointnet.get("activation", "relu"),
-        "max_symbols_per_step": greedy.get("max_symbols") or greedy.get("max_symbols_per_step", 10),
+        "max_symbols_per_step": max_symbols,
         "num_prompts": int(defaults["num_prompts"]),
         "prompt_intermediate_size": prompt_weight.shape[0],
         "default_prompt_id": prompts["auto"],

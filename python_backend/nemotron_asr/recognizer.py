@@ -64,7 +64,9 @@ class Recognizer:
         self.device = device
         self.dtype = dtype
         self.mel = LogMel(net.config.features).to(device)
-        supported = {*net.config.encoder.supported_num_lookahead_tokens, 1}
+        encoder = net.config.encoder
+        supported = {*encoder.supported_num_lookahead_tokens, encoder.default_num_lookahead_tokens}
+        supported.add(1)  # 160 ms: on the published model card, not in its configuration
         self.latencies_ms = tuple(
             ms for ms, lookahead in LOOKAHEAD_BY_LATENCY_MS.items() if lookahead in supported
         )
@@ -182,8 +184,8 @@ class Recognizer:
         Long ones go through in stretches of 9 s, so that memory does not grow with the square of
         their length. Raises AsrError INVALID_ARGUMENT for other arrays, NaN, or bad options.
         """
-        parameters = {"language": language, "latency_ms": latency_ms or max(self.latencies_ms)}
-        options = self.file_options(parameters)
+        parameters = {"language": language, "latency_ms": latency_ms}
+        options = self.file_options({k: v for k, v in parameters.items() if v is not None})
         audio = [check_samples(samples) for samples in audio]
         tokens = recordings.to_tokens(self, audio, options)
         return [self.assemble(row, len(a)) for row, a in zip(tokens, audio, strict=True)]

@@ -8,8 +8,9 @@ from dataclasses import dataclass, fields
 
 DEVICES = ("auto", "cpu", "cuda")  # auto: a GPU where there is one
 DTYPES = ("float32", "bfloat16", "float16")  # of weights and caches
-MAX_SLOTS = 16_384  # half of the sequence batcher's max_candidate_sequences
-MAX_IDLE_TIMEOUT_S = 300.0  # half of the sequence batcher's own idle limit
+MAX_SLOTS = 16_384  # far below the sequence batcher's max_candidate_sequences
+MIN_IDLE_TIMEOUT_S = 0.1
+MAX_IDLE_TIMEOUT_S = 300.0  # the sequence batcher's own idle limit is a little longer
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Settings:
     dtype: str = "float32"
     slots: int = 64  # live streams at a time
     idle_timeout_s: float = 30.0  # a live stream without a packet for longer is ended
+    max_file_s: float = 7200.0  # longest recording that asr_offline takes
     threads: int = 0  # of torch on the CPU; 0 = as many as there are cores
 
     def __post_init__(self):
@@ -29,7 +31,8 @@ class Settings:
         if self.dtype not in DTYPES:
             raise ValueError(f"ASR_DTYPE is {self.dtype!r}; valid: {', '.join(DTYPES)}")
         _check_range("slots", self.slots, 1, MAX_SLOTS)
-        _check_range("idle_timeout_s", self.idle_timeout_s, 0.1, MAX_IDLE_TIMEOUT_S)
+        _check_range("idle_timeout_s", self.idle_timeout_s, MIN_IDLE_TIMEOUT_S, MAX_IDLE_TIMEOUT_S)
+        _check_range("max_file_s", self.max_file_s, 1, 86_400)
         _check_range("threads", self.threads, 0, 1024)
 
 
@@ -37,6 +40,12 @@ def read_settings(
     parameters: Mapping[str, str], environment: Mapping[str, str] = os.environ
 ) -> Settings:
     """Read settings. Raises ValueError naming the setting, its value and the valid ones."""
+    known = [field.name for field in fields(Settings)]
+    for name in parameters:
+        if name not in known and not name.isupper():  # capitals are the Python backend's own
+            raise ValueError(
+                f"config.pbtxt parameter {name!r} is unknown; valid: {', '.join(known)}"
+            )
     values = {}
     for field in fields(Settings):
         name = f"ASR_{field.name.upper()}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ _TAG = re.compile(r"<([A-Za-z]{2,3}-[A-Za-z0-9]{2,4})>")
 _TAG_BEGUN = re.compile(r"<(?:[A-Za-z]{0,3}|[A-Za-z]{2,3}-[A-Za-z0-9]{0,4})$")
 _TAG_SPELLING = {"sl-SL": "sl-SI"}  # the vocabulary's misspelling of the locale
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+MAX_WORD_CHARS = 64  # what goes on without a space is cut: memory of a stream is bounded
 _SILENT = {"<unk>", "<pad>", "<s>", "</s>"}
 
 
@@ -100,7 +102,7 @@ class TextAssembler:
                 continue
             if space and self._started:
                 text.append(" ")
-            if space and self._word:
+            if self._word and (space or self._parts_words(c)):
                 words.append(self._take_word())
             space = False
             self._started = True
@@ -108,6 +110,12 @@ class TextAssembler:
             text.append(c.char)
         del self._waiting[:stop]
         return Fixed("".join(text), words)
+
+    def _parts_words(self, c: _Char) -> bool:
+        """Whether a word begins here without a space: scripts that use none go by the piece."""
+        if len(self._word) >= MAX_WORD_CHARS:
+            return True
+        return c.token is not self._word[-1].token and _is_unspaced(c.char)
 
     def _take_word(self) -> Word:
         chars, self._word = self._word, []
@@ -117,3 +125,11 @@ class TextAssembler:
             end_ms=(chars[-1].token.frame + 1) * TOKEN_FRAME_MS,
             confidence=round(min(c.token.confidence for c in chars), 4),
         )
+
+
+def _is_unspaced(char: str) -> bool:
+    """Letters of a script that is written without spaces: Han, kana, Thai, Lao, Khmer, Burmese."""
+    if "\u0e00" <= char <= "\u0eff" or "\u1000" <= char <= "\u109f" or "\u1780" <= char <= "\u17ff":
+        return unicodedata.category(char).startswith("L")
+    wide = unicodedata.east_asian_width(char) == "W" and not "\uac00" <= char <= "\ud7a3"
+    return wide and unicodedata.category(char).startswith("L")

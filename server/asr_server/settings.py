@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nemotron_asr.settings import DEVICES, DTYPES, MAX_IDLE_TIMEOUT_S, MAX_SLOTS
+from nemotron_asr.settings import DEVICES, DTYPES, MAX_IDLE_TIMEOUT_S, MAX_SLOTS, MIN_IDLE_TIMEOUT_S
 
 from .errors import ServerError, SettingsError
 
@@ -39,7 +39,7 @@ class ServerSettings:
     grpc_port: int = 8001
     metrics_port: int = 8002
     start_timeout_s: float = 300.0
-    exit_timeout_s: int = 20
+    exit_timeout_s: int = 10
     verbose: bool = False
 
     @property
@@ -106,10 +106,10 @@ class ServerSettings:
             yield f"dtype {self.dtype!r} is unknown; valid: {', '.join(DTYPES)}"
         if not 1 <= self.slots <= MAX_SLOTS:
             yield f"slots {self.slots} is out of range; valid: 1 to {MAX_SLOTS}"
-        if not 0 < self.idle_timeout_s <= MAX_IDLE_TIMEOUT_S:
+        if not MIN_IDLE_TIMEOUT_S <= self.idle_timeout_s <= MAX_IDLE_TIMEOUT_S:
             yield (
                 f"idle_timeout_s {self.idle_timeout_s:g} is out of range; "
-                f"valid: above 0, at most {MAX_IDLE_TIMEOUT_S:g}"
+                f"valid: {MIN_IDLE_TIMEOUT_S:g} to {MAX_IDLE_TIMEOUT_S:g}"
             )
         for name, port in self.ports.items():
             if not 0 <= port <= MAX_PORT:

@@ -19,8 +19,7 @@ def packet(id_, samples=(), start=False, end=False, **parameters):
     """One request of asr_streaming."""
     samples = np.asarray(samples, dtype="<i2")
     request = service_pb2.ModelInferRequest(model_name="asr_streaming")
-    tensor = request.inputs.add(name="AUDIO", datatype="INT16", shape=[1, len(samples)])
-    assert tensor is not None
+    request.inputs.add(name="AUDIO", datatype="INT16", shape=[1, len(samples)])
     request.raw_input_contents.append(samples.tobytes())
     request.outputs.add(name="TEXT")
     kind = "string_param" if isinstance(id_, str) else "int64_param"

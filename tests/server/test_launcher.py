@@ -330,7 +330,7 @@ def test_a_start_that_takes_too_long_is_ended(folder):
         ({"checkpoint": Path("/no/such")}, "checkpoint not found: /no/such"),
         ({"model_repository": Path("/no/such")}, "model repository not found: /no/such"),
         ({"device": "tpu"}, "valid: auto, cpu, cuda"),
-        ({"dtype": "int4"}, "valid: float32, bfloat16, float16, int8"),
+        ({"dtype": "int4"}, "valid: float32, bfloat16, float16"),
         ({"slots": 0}, "slots 0"),
         ({"idle_timeout_s": 0}, "idle_timeout_s 0"),
         ({"http_port": 70000}, "http_port 70000"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,9 +12,14 @@ import httpx
 import numpy as np
 import pytest
 import soundfile
+from safetensors.torch import load_file, save_file
 
 from asr_client import OfflineClient
 from asr_client.errors import InvalidArgument
+from asr_server.errors import ServerError
+from asr_server.launcher import TritonServer
+from asr_server.settings import ServerSettings
+from conftest import ROOT
 from nemotron_asr.audio import decode_audio
 from server.conftest import pcm, wav
 
@@ -69,6 +75,7 @@ def test_curl_alone_transcribes_a_file(served, tmp_path):
         capture_output=True, check=True,
     ).stdout  # fmt: skip
     expected = served.expected(audio, "de-DE", 1120)
+    assert expected.text
     assert expected.text.encode() in answer
     assert json.dumps(expected.as_dict()["text"]).encode() in answer
 
@@ -112,6 +119,13 @@ def test_clipped_silent_and_long_audio(served, client):
         assert client.transcribe(wav(audio), latency_ms=1120).text == expected
 
 
+def test_two_files_in_one_request_are_refused(served):
+    body = {"inputs": [{"name": "AUDIO", "shape": [2, 1], "datatype": "BYTES", "data": ["a", "b"]}]}
+    url = f"{served.server.http_url}/v2/models/asr_offline/infer"
+    answer = httpx.post(url, json=body)
+    assert "INVALID_ARGUMENT: AUDIO has 2 files; valid: 1 a request" in answer.text
+
+
 def test_administrative_endpoints_are_closed(served):
     base = served.server.http_url
     assert httpx.get(f"{base}/v2/health/ready").status_code == 200
@@ -119,3 +133,20 @@ def test_administrative_endpoints_are_closed(served):
     for path in ("v2/models/asr_streaming/config", "v2/models/stats", "v2/trace/setting"):
         assert httpx.get(f"{base}/{path}").status_code == 403
     assert httpx.post(f"{base}/v2/repository/index").status_code == 403
+
+
+def test_a_wrong_checkpoint_fails_at_start_by_file_and_key(checkpoints, tmp_path):
+    broken = shutil.copytree(checkpoints("tiny"), tmp_path / "broken")
+    tensors = load_file(broken / "model.safetensors")
+    del tensors["joint.head.bias"]
+    save_file(tensors, broken / "model.safetensors")
+    settings = ServerSettings(
+        model_repository=ROOT / "model_repository",
+        checkpoint=broken,
+        http_port=0,
+        grpc_port=0,
+        metrics_port=0,
+    )
+    with pytest.raises(ServerError, match=r"missing tensor 'joint.head.bias'") as caught:
+        TritonServer(settings).start()
+    assert "broken/model.safetensors" in str(caught.value)

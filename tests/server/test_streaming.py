@@ -113,10 +113,8 @@ def test_unknown_parameters_are_refused_by_name(raw):
 def test_end_without_start_and_unknown_ids_are_not_found(served, raw):
     for kwargs in ({}, {"end": True}):
         assert "must specify the START flag" in raw.ask(random_id(), pcm(100, 0), **kwargs)
-    stream = LiveStream(served.server.grpc_address)
-    stream.finish()
-    id_ = random_id()
-    assert raw.ask(id_, pcm(5000, 0), start=True, end=True) is not None
+    id_, audio = random_id(), pcm(50_000, 0)
+    assert raw.ask(id_, audio, start=True, end=True) == served.expected(audio).text
     assert "START flag" in raw.ask(id_, pcm(100, 0)), "a packet behind END"
 
 
@@ -125,6 +123,35 @@ def test_a_reused_id_begins_anew(served, raw):
     raw.ask(id_, pcm(50_000, seed=8), start=True)
     text = raw.ask(id_, audio, start=True) + raw.ask(id_, end=True)
     assert text == served.expected(audio).text
+
+
+def test_end_and_start_behind_each_other_lose_nothing(served, raw):
+    """One id, two streams, nothing waited for."""
+    id_, audio = random_id(), pcm(60_000, seed=11)
+    for _ in range(2):
+        raw.send(id_, audio, start=True)
+        raw.send(id_, end=True)
+    texts = [raw.read() for _ in range(4)]
+    assert texts[0] + texts[1] == texts[2] + texts[3] == served.expected(audio).text
+
+
+def test_refused_starts_do_not_wedge_the_server(served, raw):
+    """Each holds a candidate of Triton's until its idle limit: there are enough of them."""
+    wait_until_free(served)
+    held = [random_id() for _ in range(NUM_SLOTS)]
+    for id_ in held:
+        raw.ask(id_, start=True)
+    for _ in range(20):
+        for _ in range(2000):
+            raw.send(random_id(), start=True)
+        answers = {raw.read() for _ in range(2000)}
+        for id_ in held:
+            raw.ask(id_)
+        assert answers == {f"UNAVAILABLE: at capacity ({NUM_SLOTS}/{NUM_SLOTS})"}
+    for id_ in held:
+        raw.ask(id_, end=True)
+    audio = pcm(60_000, seed=12)
+    assert live_text(served, audio) == served.expected(audio).text
 
 
 def test_string_ids_work(served, raw):

@@ -56,6 +56,33 @@ def test_no_samples_are_no_error():
     assert len(decode_audio(encode(np.zeros(0), 16000, format="WAV"))) == 0
 
 
+@pytest.mark.parametrize("format", ["OGG", "MP3", "FLAC"])
+@pytest.mark.parametrize("kept", [0.3, 0.5, 0.9])
+def test_a_truncated_file_is_refused_or_whole_up_to_there(format, kept):
+    """Never filled up with whatever lies in memory."""
+    data = encode(tone(16000, 10), 16000, format=format)
+    truncated = data[: int(kept * len(data))]
+    try:
+        decoded = decode_audio(truncated)
+    except AsrError:
+        return
+    assert len(decoded) < 160_000
+    assert np.abs(decoded).max(initial=0) < 0.5
+
+
+def test_headers_that_cannot_be_true_are_refused_before_decoding():
+    slow = bytearray(encode(tone(16000), 16000, format="WAV"))
+    slow[24:28] = (1).to_bytes(4, "little")
+    hours = encode(np.zeros(16_000 * 7300, np.int16), 16000, format="FLAC")
+    for data, max_s, words in [
+        (bytes(slow), 60, "1 samples a second; valid: 4000 to 384000"),
+        (hours, 7200, "lasts 7300 s; valid: at most 7200 s"),
+    ]:
+        with pytest.raises(AsrError, match=r"^INVALID_ARGUMENT: ") as caught:
+            decode_audio(data, max_s)
+        assert words in str(caught.value)
+
+
 def test_broken_files_say_why():
     wave = tone(16000)
     wave[8000] = np.nan

@@ -123,6 +123,12 @@ def test_broken_archives_are_named(references, nemo, tmp_path):
     config["encoder"]["glitter"] = 1
     bad = reference.save_nemo(model, tmp_path / "unknown.nemo", config=config)
     assert "unknown key 'glitter'" in refusal(bad)
+    for section, key in (("encoder", "n_heads"), ("preprocessor", "n_fft")):
+        config = reference.nemo_yaml(model)
+        del config[section][key]
+        bad = reference.save_nemo(model, tmp_path / "lacks.nemo", config=config)
+        assert key in refusal(bad)
+        assert "lacks.nemo" in refusal(bad)
     (tmp_path / "text.nemo").write_text("no archive")
     assert "text.nemo: not a .nemo archive" in refusal(tmp_path / "text.nemo")
     with tarfile.open(tmp_path / "empty.nemo", "w"):
@@ -174,10 +180,40 @@ def test_archive_members_cannot_choose_where_they_land(nemo, tmp_path):
             ["prompt_dictionary['de-DE'] is 400", "0 to 127"],
         ),
         ("processor_config.json", lambda c: c.pop("prompt_dictionary"), ["no prompt_dictionary"]),
+        ("config.json", lambda c: c.update(max_symbols_per_step=None), ["max_symbols_per_step is"]),
+        ("config.json", lambda c: c.update(max_symbols_per_step=0), ["max_symbols_per_step is 0"]),
+        ("config.json", lambda c: c.update(vocab_size="96"), ["vocab_size is '96'"]),
+        ("config.json", lambda c: c.update(encoder_config=[1]), ["encoder_config", "found list"]),
+        (
+            "config.json",
+            lambda c: c["encoder_config"].update(default_num_lookahead_tokens=2),
+            ["lookahead 2 is not supported", "0, 1, 3, 6, 13"],
+        ),
+        (
+            "config.json",
+            lambda c: c["encoder_config"].update(sliding_window=0),
+            ["encoder_config.sliding_window is 0"],
+        ),
+        (
+            "config.json",
+            lambda c: c["encoder_config"].update(num_attention_heads=0),
+            ["encoder_config.num_attention_heads is 0"],
+        ),
+        (
+            "processor_config.json",
+            lambda c: c["feature_extractor"].update(n_fft=1024),
+            ["feature_extractor.n_fft is 1024", "512"],
+        ),
+        (
+            "processor_config.json",
+            lambda c: c.update(feature_extractor=None),
+            ["feature_extractor", "found NoneType"],
+        ),
+        ("processor_config.json", lambda c: c.update(prompt_dictionary=[1]), ["prompt_dictionary"]),
         (
             "processor_config.json",
             lambda c: c["feature_extractor"].update(sampling_rate=8000),
-            ["sampling_rate 8000", "16000"],
+            ["sampling_rate is 8000", "16000"],
         ),
         (
             "processor_config.json",

@@ -215,6 +215,107 @@ def test_start_on_a_live_id_begins_anew(client, recognizer):
     assert len(client.engine.table) == 0
 
 
+def test_end_and_start_behind_each_other_lose_nothing(client, recognizer):
+    """The same id begins again before its END is decoded."""
+    audio = pcm(60_000, seed=3)
+    for _ in range(2):
+        client.send("s", audio, start=True)
+        client.send("s", end=True)
+    client.settle()
+    expected = recognizer.transcribe([audio], latency_ms=320)[0].text
+    assert [u.error for u in client.updates["s"]] == [None] * 4
+    assert client.text("s") == expected * 2
+    assert len(client.engine.table) == 0
+
+
+def test_a_refused_start_on_a_live_id_ends_that_stream(client):
+    client.ask("s", pcm(40_000), start=True)
+    assert "INVALID_ARGUMENT" in str(client.ask("s", start=True, language="xx").error)
+    assert "NOT_FOUND" in str(client.ask("s", pcm(100)).error)
+    assert len(client.engine.table) == 0
+
+
+def test_options_may_be_sent_again_with_every_packet(client, recognizer):
+    audio = pcm(50_000, seed=4)
+    options = {"language": "de-DE", "latency_ms": "560"}
+    client.ask("s", audio[:20_000], start=True, **options)
+    client.ask("s", audio[20_000:], **options)
+    client.ask("s", end=True, **options)
+    assert client.text("s") == recognizer.transcribe([audio], "de-DE", 560)[0].text
+
+
+def test_an_end_with_another_option_is_refused_and_frees_the_slot(client):
+    client.ask("s", pcm(20_000), start=True)
+    error = client.ask("s", end=True, language="de-DE").error
+    assert str(error).startswith("INVALID_ARGUMENT: language 'de-DE' on a running stream")
+    assert len(client.engine.table) == 0
+
+
+def test_the_idle_limit_counts_from_the_answer(client):
+    client.ask("s", start=True)
+    client.send("s", pcm(6_000))
+    client.engine.step(100.0)  # decoding took longer than the limit
+    client.now = 101.0
+    client.settle()
+    assert client.ask("s", end=True).is_final
+
+
+def test_short_chunks_are_answered_before_long_ones_of_the_same_round(client, recognizer):
+    order = []
+    for id_, latency_ms in (("long", 1120), ("short", 80)):
+        request = Request(
+            id_, pcm(20_000), True, False, {"latency_ms": latency_ms},
+            lambda update, id_=id_: order.append((id_, client.engine.table.get("long").frames)),
+        )  # fmt: skip
+        client.engine.submit(request)
+    client.settle()
+    assert order[-1][0] == "short", "16 rounds against one"
+    order.clear()
+    for id_, samples in (("long", 17_920), ("short", 1280)):
+        client.engine.submit(
+            Request(
+                id_, pcm(samples), False, False, {},
+                lambda update, id_=id_: order.append((id_, client.engine.table.get("long").frames)),
+            )
+        )  # fmt: skip
+    client.engine.step(client.now)
+    assert order == [("short", 14), ("long", 28)]
+
+
+def test_a_fault_answers_its_request_and_frees_its_slot(client, monkeypatch):
+    reset = client.engine.arena.reset
+
+    def fail_once(slot):
+        monkeypatch.setattr(client.engine.arena, "reset", reset)
+        raise RuntimeError("device lost")
+
+    monkeypatch.setattr(client.engine.arena, "reset", fail_once)
+    assert str(client.ask("a", start=True).error) == "INTERNAL: decoding failed: RuntimeError"
+    assert len(client.engine.table) == 0
+    for i in range(8):
+        assert client.ask(i, start=True).error is None
+
+
+def test_a_fault_in_one_stream_s_text_harms_no_neighbour(client, recognizer, monkeypatch):
+    for id_ in "abc":
+        client.ask(id_, start=True)
+
+    def fail(tokens):
+        raise ValueError("no such piece")
+
+    monkeypatch.setattr(client.engine.table.get("b").assembler, "push", fail)
+    audio = pcm(50_000)
+    for id_ in "abc":
+        client.send(id_, audio)
+    client.settle()
+    assert str(client.updates["b"][-1].error) == "INTERNAL: decoding failed: ValueError"
+    expected = recognizer.transcribe([audio], latency_ms=320)[0].text
+    for id_ in "ac":
+        client.ask(id_, end=True)
+        assert client.text(id_) == expected
+    assert len(client.engine.table) == 0
+
+
 def test_capacity_is_refused_at_once_and_slots_come_back(client):
     for i in range(8):
         assert client.ask(i, start=True).error is None

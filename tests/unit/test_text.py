@@ -58,7 +58,7 @@ def test_text_and_language(pieces, text, language):
     for portions in (1, 2, 100):
         got, words, detected = assemble(tokens(*pieces), portions)
         assert (got, detected) == (text, language)
-        assert " ".join(w.text for w in words) == text
+        assert "".join(w.text for w in words) == text.replace(" ", "")
 
 
 def test_words_carry_the_frames_of_their_pieces():
@@ -68,6 +68,16 @@ def test_words_carry_the_frames_of_their_pieces():
         ("Quilter.", 160, 400),
         ("a", 400, 480),
     ]
+
+
+def test_scripts_without_spaces_have_words_too():
+    _, words, _ = assemble(tokens("\u2581a", "\u4f60", "\u597d", "."))
+    assert [(w.text, w.start_ms) for w in words] == [("a", 0), ("\u4f60", 80), ("\u597d.", 160)]
+
+
+def test_what_goes_on_without_a_space_is_cut():
+    _, words, _ = assemble(tokens(*["b"] * 200))
+    assert [len(w.text) for w in words] == [64, 64, 64, 8]
 
 
 def test_a_word_is_as_sure_as_its_least_sure_piece():

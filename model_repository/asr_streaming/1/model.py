@@ -57,11 +57,14 @@ class _Reply:
         self._sender = request.get_response_sender()
 
     def __call__(self, update):
-        if update.error is not None:
-            self.send(failure(update.error))
-        else:
+        try:
+            if update.error is not None:
+                raise update.error
             outputs = text_outputs(self._request, update.text, update.as_dict)
-            self.send(pb_utils.InferenceResponse(outputs))
+            response = pb_utils.InferenceResponse(outputs)
+        except Exception as error:  # an answer there must be
+            response = failure(error)
+        self.send(response)
 
     def send(self, response):
         self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)

@@ -135,16 +135,16 @@ class StreamingEngine:
             self._drop(session, "idle")
         batches = defaultdict(list)
         for session in self.table:
-            if self._advance(session):
+            if self._advance(session, now):
                 batches[session.options.lookahead].append(session)
-        for lookahead, sessions in batches.items():
+        more = bool(self._inbox)
+        for lookahead, sessions in sorted(batches.items()):  # short chunks are due soonest
             for first in range(0, len(sessions), MAX_ROWS):
-                self._decode(sessions[first : first + MAX_ROWS], lookahead)
-        more = False
-        for sessions in batches.values():
-            for session in sessions:
-                more |= self._advance(session)
-        return more or bool(self._inbox)
+                batch = sessions[first : first + MAX_ROWS]
+                self._decode(batch, lookahead)
+                for session in batch:
+                    more |= self._advance(session, now)
+        return more
 
     def _run(self) -> None:
         more = False
@@ -166,46 +166,58 @@ class StreamingEngine:
         session = self.table.get(request.id)
         try:
             if request.start:
-                session = self._open(request, now, session)
-            elif session is None or session.ending:
+                if session is not None:  # a START on a live id begins that stream anew
+                    error = AsrError(NOT_FOUND, f"stream {request.id} was begun anew by a START")
+                    self._drop(session, "restart", error)
+                session = self._open(request, now)
+            elif session is None:
                 raise AsrError(
                     NOT_FOUND,
                     f"no stream {request.id}: it never started, has ended, or was idle for more "
                     f"than {self.table.idle_timeout_s:g} s; begin it with the START flag",
                 )
-            elif request.parameters:
-                names = ", ".join(map(repr, request.parameters))
-                raise invalid(f"parameter {names} on a running stream; valid on START only")
-        except AsrError as error:
-            request.answer(Update(error=error))
+            else:
+                self._check_unchanged(session, request)
+        except Exception as error:
+            if request.end and session is not None:  # nothing can follow: Triton forgets the id
+                self._drop(session, "error", _as_asr_error(error))
+            request.answer(Update(error=_as_asr_error(error)))
             return
         session.audio.append(request.audio)
         session.last_active = now
-        session.ending = request.end
         request.until = session.audio.stop
         session.requests.append(request)
+        if request.end:
+            self.table.detach(session)
 
-    def _open(self, request: Request, now: float, previous: Session | None) -> Session:
-        """Admit a stream. A START on a live id begins that stream anew."""
+    def _open(self, request: Request, now: float) -> Session:
+        """Admit a stream."""
         options = self.recognizer.live_options(request.parameters)
-        if previous is not None:
-            self._drop(previous, "restart", AsrError(NOT_FOUND, f"stream {request.id} restarted"))
-        slot = self.table.claim_slot()
-        if slot is None:
+        if not self.table.has_room():
             size = self.table.num_slots
             raise AsrError(UNAVAILABLE, f"at capacity ({len(self.table)}/{size})")
-        self.arena.reset(slot)
-        session = Session(
-            id=request.id,
-            slot=slot,
-            options=options,
-            prompt_id=self.recognizer.prompt_id(options.language),
-            assembler=TextAssembler(self.recognizer.pieces),
-            last_active=now,
-        )
-        self.table.admit(session)
+        prompt_id = self.recognizer.prompt_id(options.language)
+        assembler = TextAssembler(self.recognizer.pieces)
+        session = self.table.admit(request.id, options, prompt_id, assembler, now)
+        try:
+            self.arena.reset(session.slot)
+        except Exception:
+            self.table.release(session)
+            raise
         request.update.server = self.offer()
         return session
+
+    def _check_unchanged(self, session: Session, request: Request) -> None:
+        """Options may be sent again on later packets, but not changed."""
+        if not request.parameters:
+            return
+        wanted = self.recognizer.live_options(request.parameters)
+        for name in request.parameters:
+            if getattr(wanted, name) != getattr(session.options, name):
+                raise invalid(
+                    f"{name} {request.parameters[name]!r} on a running stream; it began with "
+                    f"{getattr(session.options, name)!r}, and options are set on START only"
+                )
 
     def offer(self) -> dict:
         """What a stream may ask for, as told on START."""
@@ -220,7 +232,7 @@ class StreamingEngine:
 
     # Rounds
 
-    def _advance(self, session: Session) -> bool:
+    def _advance(self, session: Session, now: float) -> bool:
         """Answer the requests whose audio is decoded; whether a chunk of the next is ready."""
         while session.requests:
             request = session.requests[0]
@@ -230,7 +242,12 @@ class StreamingEngine:
             if request.end and session.frames < total_frames(request.until):
                 return True
             session.requests.popleft()
-            self._answer(session, request)
+            session.last_active = now
+            try:
+                self._answer(session, request)
+            except Exception as error:
+                self._drop(session, "error", _as_asr_error(error))
+                request.answer(Update(error=_as_asr_error(error)))
         return False
 
     def _answer(self, session: Session, request: Request) -> None:
@@ -251,24 +268,26 @@ class StreamingEngine:
     def _decode(self, sessions: list[Session], lookahead: int) -> None:
         """One chunk of each session, as one batch."""
         num_frames = lookahead + 1
-        rows = [self._chunk(session, num_frames) for session in sessions]
         slots = [session.slot for session in sessions]
         try:
+            rows = [self._chunk(session, num_frames) for session in sessions]
             encoder, prediction = self.arena.gather(slots)
             tokens, encoder, prediction = self.recognizer.step(
                 rows, num_frames, lookahead, encoder, prediction
             )
             self.arena.scatter(slots, encoder, prediction)
         except Exception as error:
-            log.exception("a batch of %d streams failed", len(sessions))
-            failure = AsrError(INTERNAL, f"decoding failed: {type(error).__name__}")
             for session in sessions:
-                self._drop(session, "error", failure)
+                self._drop(session, "error", _as_asr_error(error))
             return
         for session, new in zip(sessions, tokens, strict=True):
             session.frames += num_frames
             session.audio.drop_before(first_sample_needed(session.frames))
-            fixed = session.assembler.push(new)
+            try:
+                fixed = session.assembler.push(new)
+            except Exception as error:
+                self._drop(session, "error", _as_asr_error(error))
+                continue
             update = session.requests[0].update
             update.text += fixed.text
             update.words += fixed.words
@@ -296,3 +315,11 @@ class StreamingEngine:
         )
         while session.requests:
             session.requests.popleft().answer(Update(error=error))
+
+
+def _as_asr_error(error: Exception) -> AsrError:
+    """An AsrError as it is; anything else is a fault of ours, logged and told by its kind."""
+    if isinstance(error, AsrError):
+        return error
+    log.error("a fault while serving a stream", exc_info=error)
+    return AsrError(INTERNAL, f"decoding failed: {type(error).__name__}")

@@ -52,10 +52,9 @@ class Session:
     options: Options
     prompt_id: int
     assembler: TextAssembler
-    last_active: float
+    last_active: float  # when the last packet came or was answered
     audio: AudioBuffer = field(default_factory=AudioBuffer)
     frames: int = 0  # encoder frames decoded
-    ending: bool = False  # END has come: nothing may follow
     requests: deque = field(default_factory=deque)  # unanswered, oldest first
 
 
@@ -70,33 +69,45 @@ class SessionTable:
         self.num_slots = num_slots
         self.idle_timeout_s = idle_timeout_s
         self._free = deque(range(num_slots))
-        self._sessions: dict[Hashable, Session] = {}
+        self._by_slot: dict[int, Session] = {}
+        self._by_id: dict[Hashable, Session] = {}  # those that take more packets
 
     def __len__(self) -> int:
-        return len(self._sessions)
+        return len(self._by_slot)
 
     def __iter__(self):
-        return iter(list(self._sessions.values()))
+        return iter(list(self._by_slot.values()))
 
     def get(self, id_: Hashable) -> Session | None:
-        return self._sessions.get(id_)
+        """The stream that takes packets under this id."""
+        return self._by_id.get(id_)
 
-    def claim_slot(self) -> int | None:
-        """A free slot, or None at capacity. `admit` must follow."""
-        return self._free.popleft() if self._free else None
+    def has_room(self) -> bool:
+        return bool(self._free)
 
-    def admit(self, session: Session) -> None:
-        assert session.id not in self._sessions
-        self._sessions[session.id] = session
+    def admit(self, id_: Hashable, options: Options, prompt_id: int, assembler, now: float):
+        """Give a new stream a slot. Ask `has_room` first; the id must not be in use."""
+        session = Session(id_, self._free.popleft(), options, prompt_id, assembler, now)
+        self._by_slot[session.slot] = session
+        self._by_id[id_] = session
+        return session
+
+    def detach(self, session: Session) -> None:
+        """END has come: its id is free for another stream while the rest is decoded."""
+        if self._by_id.get(session.id) is session:
+            del self._by_id[session.id]
 
     def release(self, session: Session) -> None:
-        if self._sessions.pop(session.id, None) is session:
+        """Free the slot. Does nothing for a session released before."""
+        self.detach(session)
+        if self._by_slot.get(session.slot) is session:
+            del self._by_slot[session.slot]
             self._free.append(session.slot)
 
     def expired(self, now: float) -> list[Session]:
         """Sessions without a request for longer than the idle limit; none that waits for us."""
         return [
             session
-            for session in self._sessions.values()
+            for session in self
             if not session.requests and now - session.last_active > self.idle_timeout_s
         ]
