@@ -18,6 +18,7 @@ from .wire import iter_bytes_tensor
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 MODEL = "asr_offline"
+DEFAULT_TIMEOUT_S = 600.0
 _CONNECT_TIMEOUT_S = 10.0
 _HEADER_LENGTH = "Inference-Header-Content-Length"  # bytes of JSON before the binary part
 
@@ -28,7 +29,7 @@ class OfflineClient:
     url: the server's HTTP endpoint.  timeout_s: the longest that a file may take, queue included.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, *, timeout_s: float = 600.0):
+    def __init__(self, url: str = DEFAULT_URL, *, timeout_s: float = DEFAULT_TIMEOUT_S):
         self.url = http_base(url)
         self._timeout_s = timeout_s
         self._http = httpx.Client(

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from .errors import ClientError
 from .formats import EXTENSIONS, FORMATS
-from .offline import DEFAULT_URL, OfflineClient
+from .offline import DEFAULT_TIMEOUT_S, DEFAULT_URL, OfflineClient
 from .results import Transcript
 
 
@@ -38,6 +38,13 @@ from .results import Transcript
 @click.option("--latency-ms", default=1120, show_default=True, help="More is more accurate.")
 @click.option("--url", default=DEFAULT_URL, show_default=True, help="The server's HTTP endpoint.")
 @click.option("--concurrency", type=click.IntRange(1, 256), default=4, show_default=True)
+@click.option(
+    "--timeout-s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=DEFAULT_TIMEOUT_S,
+    show_default=True,
+    help="The longest wait for one file, the server's queue included.",
+)
 @click.pass_context
 def transcribe(
     ctx: click.Context,
@@ -48,6 +55,7 @@ def transcribe(
     latency_ms: int,
     url: str,
     concurrency: int,
+    timeout_s: float,
 ) -> None:
     """Transcribe audio files (WAV, FLAC, OGG, MP3).
 
@@ -56,7 +64,7 @@ def transcribe(
     outputs = _output_paths(files, format_name, output_dir)
     num_failed = 0
     try:
-        with OfflineClient(url) as client:
+        with OfflineClient(url, timeout_s=timeout_s) as client:
             outcomes = client.transcribe_many(
                 files, concurrency=concurrency, language=language, latency_ms=latency_ms
             )

@@ -35,7 +35,7 @@ def greedy_decode(
     joint looks at a window of frames at once for the first that is not blank; only rows that
     emitted step the LSTM. After `max_symbols_per_step` symbols on one frame the next one follows.
     """
-    blank, max_symbols = net.config.blank_token_id, net.config.max_symbols_per_step
+    max_symbols = net.config.max_symbols_per_step
     tokens: list[list[Token]] = [[] for _ in num_frames]
     at = [0] * len(num_frames)  # the frame each row looks at
     symbols = [0] * len(num_frames)  # symbols emitted on that frame
@@ -43,41 +43,57 @@ def greedy_decode(
     rows = [b for b, n in enumerate(num_frames) if n > 0]
     while rows:
         remaining = max(num_frames[b] - at[b] for b in rows)
-        W = min(remaining, max(MIN_WINDOW, JOINT_ROWS // len(rows)))
-        row = torch.tensor(rows, device=f.device)
-        start = torch.tensor([at[b] for b in rows], device=f.device)
-        stop = torch.tensor([num_frames[b] for b in rows], device=f.device)
-        frame = start[:, None] + torch.arange(W, device=f.device)  # (R, W)
-        window = f[row[:, None], frame.clamp_max(f.shape[1] - 1)]  # (R, W, J)
-        logits = net.joint(window, g[row, None])  # (R, W, V)
-        spoken = (logits.argmax(-1) != blank) & (frame < stop[:, None])
-        hit, offset = spoken.max(dim=1)  # the first frame that is not blank
-        best = logits[torch.arange(len(rows), device=f.device), offset].float()  # (R, V)
-        log_posterior, ids = best.log_softmax(-1).max(-1)
-        emitted, emitted_ids = [], []
-        found = zip(
-            rows, hit.tolist(), offset.tolist(), ids.tolist(), log_posterior.exp().tolist(),
-            strict=True,
-        )  # fmt: skip
-        for b, is_hit, skip, token, confidence in found:
-            if not is_hit:
-                at[b] += W
+        window = min(remaining, max(MIN_WINDOW, JOINT_ROWS // len(rows)))
+        starts = [at[b] for b in rows]
+        stops = [num_frames[b] for b in rows]
+        found = _next_symbols(net, f, g, rows, starts, stops, window)
+        emitted = {}
+        for b, (skipped, id_, confidence) in zip(rows, found, strict=True):
+            if skipped:
+                at[b] += skipped
                 symbols[b] = 0
+            if id_ is None:
                 continue
-            if skip:
-                at[b] += skip
-                symbols[b] = 0
-            tokens[b].append(Token(token, first_frame[b] + at[b], confidence))
-            emitted.append(b)
-            emitted_ids.append(token)
+            tokens[b].append(Token(id_, first_frame[b] + at[b], confidence))
+            emitted[b] = id_
             symbols[b] += 1
             if symbols[b] == max_symbols:
                 at[b] += 1
                 symbols[b] = 0
         if emitted:
-            row = torch.tensor(emitted, device=f.device)
-            step_ids = torch.tensor(emitted_ids, device=f.device)[:, None]
-            _, after = net.decoder(step_ids, PredictionState(g[row], h[row], c[row]))
+            row = torch.tensor(list(emitted), device=f.device)
+            ids = torch.tensor(list(emitted.values()), device=f.device)[:, None]
+            _, after = net.decoder(ids, PredictionState(g[row], h[row], c[row]))
             g[row], h[row], c[row] = after
         rows = [b for b in rows if at[b] < num_frames[b]]
     return tokens, PredictionState(g, h, c)
+
+
+def _next_symbols(
+    net: NemotronAsr,
+    f: torch.Tensor,
+    g: torch.Tensor,
+    rows: list[int],
+    starts: list[int],
+    stops: list[int],
+    window: int,
+) -> list[tuple[int, int | None, float]]:
+    """For each row the first symbol that is not blank within `window` frames from its start.
+
+    f: (B, E, J).  g: (B, J).  Returns (frames before it, id, posterior), with id None and `window`
+    frames where all are blank.
+    """
+    row, start, stop = (torch.tensor(x, device=f.device) for x in (rows, starts, stops))
+    frame = start[:, None] + torch.arange(window, device=f.device)  # (R, W)
+    logits = net.joint(f[row[:, None], frame.clamp_max(f.shape[1] - 1)], g[row, None])  # (R, W, V)
+    spoken = (logits.argmax(-1) != net.config.blank_token_id) & (frame < stop[:, None])
+    hit, offset = spoken.max(dim=1)  # the first frame that is not blank
+    best = logits[torch.arange(len(rows), device=f.device), offset].float()  # (R, V)
+    log_posterior, ids = best.log_softmax(-1).max(-1)
+    found = zip(
+        hit.tolist(), offset.tolist(), ids.tolist(), log_posterior.exp().tolist(), strict=True
+    )
+    return [
+        (skipped, id_, confidence) if is_hit else (window, None, 0.0)
+        for is_hit, skipped, id_, confidence in found
+    ]
