@@ -2,8 +2,8 @@
 # loopback, because version 2.50 lacks the security fixes of 2025: share the host's network with it.
 #
 #   docker build -t nemotron-asr-triton .
-#   docker run --rm --network host --shm-size 1g nemotron-asr-triton
-#   docker run --rm --network host --shm-size 1g -v /models/nemotron:/checkpoint:ro \
+#   docker run --rm --network host --shm-size 2g nemotron-asr-triton
+#   docker run --rm --network host --shm-size 2g -v /models/nemotron:/checkpoint:ro \
 #     nemotron-asr-triton --checkpoint /checkpoint --dtype bfloat16
 FROM python:3.11-slim-bookworm
 
@@ -13,6 +13,8 @@ RUN python -m venv /app/.venv
 ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1
 
 ARG TORCH=2.13.0
+# For a small image, give pip an index with PyTorch's CPU builds (PIP_INDEX_URL as a build argument).
+ARG PIP_INDEX_URL
 RUN pip install --no-cache-dir "torch==${TORCH}"
 
 COPY pyproject.toml README.md LICENSE ./

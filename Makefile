@@ -15,6 +15,7 @@ PORT ?= 8000
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml
+	@echo "installing into $(VENV): 1.5 GB, a few minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet "torch==$(TORCH)"
 	$(BIN)/pip install --quiet --editable ".[dev]"
@@ -31,7 +32,7 @@ lint: setup
 
 # gRPC and metrics listen on the two ports behind PORT.
 serve: setup
-	$(BIN)/asr serve --checkpoint $(CHECKPOINT) --device $(DEVICE) --dtype $(DTYPE) \
+	exec $(BIN)/asr serve --checkpoint $(CHECKPOINT) --device $(DEVICE) --dtype $(DTYPE) \
 	  --http-port $(PORT) --grpc-port $$(($(PORT) + 1)) --metrics-port $$(($(PORT) + 2))
 
 image:

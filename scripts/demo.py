@@ -75,7 +75,10 @@ def main() -> int:
             print(f"ready after {time.monotonic() - started:.1f} s")
             agree = show(server, options.recording, options.fast)
         print("server stopped")
-    except (ClientError, ServerError, KeyboardInterrupt) as error:
+    except KeyboardInterrupt:
+        print("\ninterrupted; server stopped", file=sys.stderr)
+        return 130
+    except (ClientError, ServerError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0 if agree else 1

@@ -3,14 +3,16 @@
 
     python scripts/fetch_checkpoint.py [--to checkpoints/nemotron-3.5-asr-streaming-0.6b]
 
-Needs `huggingface_hub` (pip install '.[fetch]') and internet, about 2.6 GB. Files that are there
-already are checked and not fetched again. Then: `asr serve --checkpoint DIRECTORY`.
+Needs `huggingface_hub` (pip install -e '.[fetch]', or `make setup`) and internet, about 2.6 GB.
+Files that are there already are checked and not fetched again. Then:
+`asr serve --checkpoint DIRECTORY`.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import shutil
 import sys
 from pathlib import Path
@@ -71,14 +73,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--to", type=Path, default=DEFAULT_TARGET, metavar="DIRECTORY")
     target = parser.parse_args(arguments).to
+    wanted = missing_or_wrong(target)
+    if wanted and importlib.util.find_spec("huggingface_hub") is None:
+        print("huggingface_hub is not installed: pip install -e '.[fetch]'", file=sys.stderr)
+        return 1
     target.mkdir(parents=True, exist_ok=True)
-    for name in missing_or_wrong(target):
+    for name in wanted:
         print(f"fetching {name}", flush=True)
         try:
             fetch(name, target)
-        except ImportError:
-            print("huggingface_hub is not installed: pip install '.[fetch]'", file=sys.stderr)
-            return 1
         except Exception as error:  # every kind of network and hub error ends the same way
             print(f"cannot fetch {name}: {type(error).__name__}: {error}\n", file=sys.stderr)
             hint = {"repository": REPOSITORY, "revision": REVISION, "target": target}

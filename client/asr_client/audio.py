@@ -123,7 +123,7 @@ def microphone_packets(packet_ms: int) -> Iterator[np.ndarray]:
     try:
         sounddevice = importlib.import_module("sounddevice")
     except ImportError as error:
-        extra = 'pip install "nemotron-asr-triton[mic]"'
+        extra = 'pip install -e ".[mic]"'
         raise ClientError(f"the microphone needs sounddevice: {extra}") from error
     except OSError as error:  # sounddevice is there, the PortAudio library is not
         raise ClientError(f"the microphone needs PortAudio: {error}") from error

@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-_SERVE_HINT = 'the server is not installed here: pip install "nemotron-asr-triton[serve]"'
+_SERVE_HINT = 'the server is not installed here: pip install -e ".[serve]"'
 
 # name: (module, what its absence means, first line of the help where it is absent)
 _COMMANDS = {

@@ -24,8 +24,14 @@ _STDIN = "-"
 @click.argument("source", metavar="FILE|-", required=False)
 @click.option("--mic", is_flag=True, help="Listen to the microphone instead of a file.")
 @click.option("--language", default="auto", show_default=True, help='Such as "en-US", or "auto".')
-@click.option("--latency-ms", default=320, show_default=True, help="How far the model looks ahead.")
-@click.option("--url", default=DEFAULT_URL, show_default=True, help="The server's gRPC endpoint.")
+@click.option("--latency-ms", default=320, show_default=True, help="80, 160, 320, 560 or 1120.")
+@click.option(
+    "--url",
+    envvar="ASR_GRPC_URL",
+    default=DEFAULT_URL,
+    show_default=True,
+    help="The server's gRPC endpoint.",
+)
 @click.option("--fast", is_flag=True, help="Send as fast as the server takes it, not in real time.")
 @click.option(
     "--packet-ms",
@@ -45,7 +51,7 @@ def stream(
     packet_ms: int,
     as_json: bool,
 ) -> None:
-    """Transcribe FILE live, in real time, printing text as it is fixed.
+    """Transcribe live; words appear as they are fixed.
 
     FILE is anything that libsndfile reads; "-" is raw PCM16 (little-endian, 16 kHz, mono) from
     stdin. Ctrl-C ends the stream and prints what remains.

@@ -35,8 +35,14 @@ from .results import Transcript
     help="Write one file per input here, instead of stdout.",
 )
 @click.option("--language", default="auto", show_default=True, help='Such as "en-US", or "auto".')
-@click.option("--latency-ms", default=1120, show_default=True, help="More is more accurate.")
-@click.option("--url", default=DEFAULT_URL, show_default=True, help="The server's HTTP endpoint.")
+@click.option("--latency-ms", default=1120, show_default=True, help="80, 160, 320, 560 or 1120.")
+@click.option(
+    "--url",
+    envvar="ASR_HTTP_URL",
+    default=DEFAULT_URL,
+    show_default=True,
+    help="The server's HTTP endpoint.",
+)
 @click.option("--concurrency", type=click.IntRange(1, 256), default=4, show_default=True)
 @click.option(
     "--timeout-s",

@@ -7,11 +7,17 @@ from pathlib import Path
 
 import click
 
+from nemotron_asr.settings import (
+    DEVICES,
+    DTYPES,
+    MAX_IDLE_TIMEOUT_S,
+    MAX_SLOTS,
+    MIN_IDLE_TIMEOUT_S,
+)
+
 from .errors import ServerError, SettingsError
 from .settings import (
     DEFAULT_HOST,
-    DEVICES,
-    DTYPES,
     MAX_PORT,
     ServerSettings,
     default_checkpoint,
@@ -22,7 +28,7 @@ _PORT = click.IntRange(0, MAX_PORT)
 _PATH = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(context_settings={"show_default": True})
 @click.option(
     "--checkpoint",
     type=_PATH,
@@ -33,14 +39,14 @@ _PATH = click.Path(path_type=Path)
 @click.option("--dtype", type=click.Choice(DTYPES), envvar="ASR_DTYPE", default="float32")
 @click.option(
     "--slots",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MAX_SLOTS),
     envvar="ASR_SLOTS",
     default=64,
     help="Live streams at a time.",
 )
 @click.option(
     "--idle-timeout-s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(MIN_IDLE_TIMEOUT_S, MAX_IDLE_TIMEOUT_S),
     envvar="ASR_IDLE_TIMEOUT_S",
     default=30.0,
     help="A stream that sends nothing for so long is ended.",

@@ -25,10 +25,18 @@ def failure_reasons(log: str) -> list[str]:
     """Why a start failed, most telling first; the last lines where nothing is recognised."""
     found = [reason for line in log.splitlines() if (reason := _reason(line))]
     causes = [r for r in found if not any(mark in r for mark in _CONSEQUENCES)]
-    reasons = list(dict.fromkeys(causes or found))[:MAX_REASONS]  # unique, in order
+    reasons = _without_repeats(causes or found)[:MAX_REASONS]
     if any("is not healthy" in reason for reason in reasons):
         reasons += _printed(log)[-TAIL_LINES:]  # the process died without an exception
     return reasons or log.splitlines()[-TAIL_LINES:]
+
+
+def _without_repeats(reasons: list[str]) -> list[str]:
+    """Unique, in order; what several models say alike is said once, of the first."""
+    told = {}
+    for reason in reasons:
+        told.setdefault(re.sub(r"^model \w+: ", "", reason), reason)
+    return list(told.values())
 
 
 def _reason(line: str) -> str | None:
