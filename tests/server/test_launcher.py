@@ -457,7 +457,7 @@ def test_a_signal_during_the_start_ends_everything(folder, number):
     ("options", "status", "telling"),
     [
         (["--device", "tpu"], 2, "'tpu' is not one of 'auto', 'cpu', 'cuda'"),
-        (["--slots", "0"], 2, "0 is not in the range x>=1"),
+        (["--slots", "0"], 2, "0 is not in the range 1<=x<=16384"),
         (["--checkpoint", "/no/such"], 2, "checkpoint not found: /no/such"),
         (["--host", "no.such.host.invalid"], 2, "no.such.host.invalid"),
         ([], 1, "ValueError: model.safetensors: missing tensor 'joint.bias'"),
