@@ -254,8 +254,7 @@ def _hidden_keys(
     back = chunk[C:, None] - chunk  # (E, C + E) chunks between query and key
     out_of_reach = (back < 0) | (back > C // size)
     index = frames[:, None] + key  # (B, C + E) in the stream
-    end = torch.div(num_mel - 1, SUBSAMPLING, rounding_mode="floor") + 1
-    end = end + ((num_mel - 1) % SUBSAMPLING != 0)
+    end = (num_mel + SUBSAMPLING - 2) // SUBSAMPLING + 1  # as in num_encoder_frames
     absent = (index < 0) | (index >= end[:, None])
     own = torch.arange(E, device=frames.device)[:, None] + C == key + C  # never an empty row
     return ((out_of_reach | absent[:, None]) & ~own)[:, None]

@@ -31,18 +31,21 @@ class Served:
         return self.recognizer.transcribe([audio], language, latency_ms)[0]
 
 
+def settings_for(checkpoint: Path, **changes) -> ServerSettings:
+    """A server on this checkpoint, on free ports."""
+    ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
+    return ServerSettings(
+        model_repository=ROOT / "model_repository",
+        checkpoint=checkpoint,
+        device="cpu",
+        **ports,
+        **changes,
+    )
+
+
 @pytest.fixture(scope="session")
 def served(checkpoints, recognizer):
-    settings = ServerSettings(
-        model_repository=ROOT / "model_repository",
-        checkpoint=checkpoints("tiny"),
-        device="cpu",
-        slots=NUM_SLOTS,
-        idle_timeout_s=IDLE_TIMEOUT_S,
-        http_port=0,
-        grpc_port=0,
-        metrics_port=0,
-    )
+    settings = settings_for(checkpoints("tiny"), slots=NUM_SLOTS, idle_timeout_s=IDLE_TIMEOUT_S)
     with TritonServer(settings) as server:
         yield Served(server, recognizer)
 
@@ -60,13 +63,5 @@ def wav(samples: np.ndarray) -> bytes:
 @pytest.fixture(scope="module")
 def demo_server(demo_checkpoint):
     """A server on the bundled checkpoint."""
-    settings = ServerSettings(
-        model_repository=ROOT / "model_repository",
-        checkpoint=demo_checkpoint,
-        device="cpu",
-        http_port=0,
-        grpc_port=0,
-        metrics_port=0,
-    )
-    with TritonServer(settings) as server:
+    with TritonServer(settings_for(demo_checkpoint)) as server:
         yield server

@@ -18,10 +18,8 @@ from asr_client import OfflineClient
 from asr_client.errors import InvalidArgument
 from asr_server.errors import ServerError
 from asr_server.launcher import TritonServer
-from asr_server.settings import ServerSettings
-from conftest import ROOT
 from nemotron_asr.audio import decode_audio
-from server.conftest import pcm, wav
+from server.conftest import pcm, settings_for, wav
 
 pytestmark = pytest.mark.server
 
@@ -140,13 +138,6 @@ def test_a_wrong_checkpoint_fails_at_start_by_file_and_key(checkpoints, tmp_path
     tensors = load_file(broken / "model.safetensors")
     del tensors["joint.head.bias"]
     save_file(tensors, broken / "model.safetensors")
-    settings = ServerSettings(
-        model_repository=ROOT / "model_repository",
-        checkpoint=broken,
-        http_port=0,
-        grpc_port=0,
-        metrics_port=0,
-    )
     with pytest.raises(ServerError, match=r"missing tensor 'joint.head.bias'") as caught:
-        TritonServer(settings).start()
+        TritonServer(settings_for(broken)).start()
     assert "broken/model.safetensors" in str(caught.value)

@@ -179,9 +179,10 @@ class StreamingEngine:
             else:
                 self._check_unchanged(session, request)
         except Exception as error:
+            failure = _as_asr_error(error)
             if request.end and session is not None:  # nothing can follow: Triton forgets the id
-                self._drop(session, "error", _as_asr_error(error))
-            request.answer(Update(error=_as_asr_error(error)))
+                self._drop(session, "error", failure)
+            request.answer(Update(error=failure))
             return
         session.audio.append(request.audio)
         session.last_active = now
@@ -246,8 +247,9 @@ class StreamingEngine:
             try:
                 self._answer(session, request)
             except Exception as error:
-                self._drop(session, "error", _as_asr_error(error))
-                request.answer(Update(error=_as_asr_error(error)))
+                failure = _as_asr_error(error)
+                self._drop(session, "error", failure)
+                request.answer(Update(error=failure))
         return False
 
     def _answer(self, session: Session, request: Request) -> None:
@@ -277,8 +279,9 @@ class StreamingEngine:
             )
             self.arena.scatter(slots, encoder, prediction)
         except Exception as error:
+            failure = _as_asr_error(error)
             for session in sessions:
-                self._drop(session, "error", _as_asr_error(error))
+                self._drop(session, "error", failure)
             return
         for session, new in zip(sessions, tokens, strict=True):
             session.frames += num_frames
