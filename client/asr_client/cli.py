@@ -8,8 +8,11 @@ import click
 
 _SERVE_HINT = 'the server is not installed here: pip install -e ".[serve]"'
 
+_BENCH_HINT = 'the benchmarks are not installed here: pip install -e ".[bench]"'
+
 # name: (module, what its absence means, first line of the help where it is absent)
 _COMMANDS = {
+    "bench": ("asr_bench.cli", _BENCH_HINT, "Run benchmarks (not installed here)."),
     "serve": ("asr_server.cli", _SERVE_HINT, "Run the server (not installed here)."),
     "stream": ("asr_client.stream_command", "", ""),
     "transcribe": ("asr_client.transcribe_command", "", ""),

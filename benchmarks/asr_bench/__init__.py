@@ -1,0 +1,1 @@
+"""Benchmarks of the model and of the whole server: `asr bench`."""

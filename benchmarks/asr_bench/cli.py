@@ -1,0 +1,86 @@
+"""`asr bench`: benchmarks of the model and of the whole server.
+
+Each command writes one JSON report (`--json`) and prints a table. Method and results:
+benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+# As the server runs: several processes share the cores, and threads must not spin while they wait.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+LOOKAHEADS = (0, 1, 3, 6, 13)
+_PATH = click.Path(path_type=Path)
+
+checkpoint_option = click.option(
+    "--checkpoint",
+    type=_PATH,
+    help="A checkpoint directory.  [default: random weights of the published sizes, made once]",
+)
+device_option = click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+json_option = click.option("--json", "json_path", type=_PATH, help="Write the report here.")
+
+
+def dtype_option(default: str):
+    return click.option(
+        "--dtype",
+        type=click.Choice(["float32", "bfloat16", "float16", "int8"]),
+        default=default,
+        show_default=True,
+    )
+
+
+def _checkpoint(path: Path | None) -> Path:
+    if path is not None:
+        return path
+    from .random_checkpoint import published_random
+
+    return published_random()
+
+
+@click.group()
+def bench() -> None:
+    """Benchmarks: one chunk, capacity, packets, files, word errors."""
+
+
+@bench.command()
+@checkpoint_option
+@dtype_option("bfloat16")
+@device_option
+@click.option("--lookahead", "lookaheads", type=click.Choice(list(map(str, LOOKAHEADS))),
+              multiple=True, help="Frames; may be repeated.  [default: all]")  # fmt: skip
+@click.option("--batch", "batches", type=int, multiple=True, help="[default: 1, 2, 4 and 8]")
+@click.option("--transformers/--no-transformers", default=True, show_default=True)
+@click.option("--part", "parts", multiple=True,
+              type=click.Choice(["front_end", "encoder", "decoder", "round"]),
+              help="What to measure.  [default: all]")  # fmt: skip
+@click.option("--repeats", type=click.IntRange(1), default=8, show_default=True)
+@json_option
+def chunk(checkpoint, dtype, device, lookaheads, batches, transformers, parts, repeats, json_path):
+    """One chunk: front end, encoder, decoder, round; beside transformers and the floor."""
+    from . import chunk as benchmark
+    from .report import save_report
+
+    settings = benchmark.ChunkSettings(
+        checkpoint=_checkpoint(checkpoint),
+        dtype=dtype,
+        device=device,
+        lookaheads=tuple(map(int, lookaheads)) or LOOKAHEADS,
+        batches=tuple(batches) or benchmark.ChunkSettings.batches,
+        transformers=transformers,
+        parts=tuple(parts) or benchmark.PARTS,
+        repeats=repeats,
+    )
+    report = benchmark.run(settings)
+    benchmark.show(report)
+    save_report(report, json_path)
+
+
+if __name__ == "__main__":
+    bench()
