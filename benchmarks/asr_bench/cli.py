@@ -82,5 +82,66 @@ def chunk(checkpoint, dtype, device, lookaheads, batches, transformers, parts, r
     save_report(report, json_path)
 
 
+url_option = click.option(
+    "--url", help="A running server's gRPC address, instead of starting one for the benchmark."
+)
+
+
+@bench.command()
+@click.option("--checkpoint", type=_PATH, help="[default: the bundled one]")
+@dtype_option("float32")
+@device_option
+@url_option
+@click.option("--streams", type=click.IntRange(1), default=16, show_default=True)
+@click.option("--packet-ms", type=click.IntRange(10, 200), default=20, show_default=True)
+@click.option("--duration-s", type=click.FloatRange(1), default=20.0, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=8, show_default=True,
+              help="Of one second each, of packets with audio.")  # fmt: skip
+@json_option
+def packets(checkpoint, url, json_path, **options):
+    """CPU time that a packet costs the server and its Python process outside the model."""
+    from asr_server import default_checkpoint
+
+    from . import packets as benchmark
+    from .report import save_report
+
+    report = benchmark.run(checkpoint or default_checkpoint(), url, **options)
+    benchmark.show(report)
+    save_report(report, json_path)
+
+
+@bench.command()
+@checkpoint_option
+@url_option
+@dtype_option("bfloat16")
+@device_option
+@click.option("--latency-ms", type=int, default=320, show_default=True)
+@click.option("--packet-ms", type=int, help="At most latency-ms.  [default: one packet a chunk]")
+@click.option(
+    "--streams", type=click.IntRange(1), help="One run with so many, instead of a search."
+)
+@click.option("--first", type=click.IntRange(1), default=1, show_default=True,
+              help="Where the search begins.")  # fmt: skip
+@click.option("--most", type=click.IntRange(1), default=64, show_default=True,
+              help="Where it ends; also the server's slots.")  # fmt: skip
+@click.option("--duration-s", type=click.FloatRange(1), default=120.0, show_default=True)
+@click.option("--probe-s", type=click.FloatRange(1), default=20.0, show_default=True)
+@click.option("--generators", type=click.IntRange(1), default=1, show_default=True,
+              help="Processes that generate the load.")  # fmt: skip
+@json_option
+def capacity(checkpoint, json_path, **options):
+    """Live streams that the whole server holds: lags, and a search for C120."""
+    from . import capacity as benchmark
+    from .report import save_report
+
+    packet_ms = options["packet_ms"]
+    if packet_ms is not None and not 10 <= packet_ms <= options["latency_ms"]:
+        raise click.BadParameter(f"{packet_ms}; valid: 10 to latency-ms", param_hint="--packet-ms")
+    path = checkpoint if options["url"] else _checkpoint(checkpoint)
+    report = benchmark.run(benchmark.CapacitySettings(checkpoint=path, **options))
+    benchmark.show(report)
+    save_report(report, json_path)
+
+
 if __name__ == "__main__":
     bench()

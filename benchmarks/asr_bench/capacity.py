@@ -1,0 +1,167 @@
+"""How many live streams the whole server holds at real-time pace."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from .live_load import LoadResult, LoadSpec, run_load
+from .report import make_report, print_table, say
+from .servers import Target, serving
+from .stats import largest_passing, percentile, share_late
+
+METHOD = """Live streams through the real server (gRPC, sequence batcher, Python model) at the pace
+of speech: one gRPC stream and connection each, starts staggered evenly over a chunk, bundled
+recordings repeated, streams at different places of them. The lag of a chunk is the time from when
+the last sample of the packet that completed it was due to be spoken, to its answer; the sender's
+own delay is in it. A chunk is late when its lag exceeds the chunk's length. The final lag is from
+the last sample to the answer to END, which decodes what remains. Unanswered chunks are late.
+C120: the most streams with at most 0.1 % of chunks late and p95 final at most 1 s over 120 s, found
+by doubling and bisection with short probes and then confirmed; if not confirmed, 5 % fewer. The load
+generator runs on the same machine and takes its CPU from it."""
+MAX_LATE_SHARE = 0.001
+MAX_FINAL_P95_S = 1.0
+
+
+@dataclass(frozen=True)
+class CapacitySettings:
+    checkpoint: Path | None
+    url: str | None = None
+    dtype: str = "bfloat16"
+    device: str = "cpu"
+    latency_ms: int = 320
+    packet_ms: int | None = None  # None: one packet a chunk
+    streams: int | None = None  # one run with so many; None: search
+    first: int = 1  # of the search
+    most: int = 64  # streams, and slots of the server
+    duration_s: float = 120.0
+    probe_s: float = 20.0
+    generators: int = 1  # processes
+
+
+def run(settings: CapacitySettings) -> dict:
+    """One run, or a search for C120; every run is a row of the report."""
+    s = settings
+    slots = max(s.most, s.streams or 0)
+    with serving(s.checkpoint, s.url, device=s.device, dtype=s.dtype, slots=slots) as target:
+        runner = Runner(target, s)
+        runner.warm_up()
+        if s.streams is not None:
+            rows, c120 = [runner.run(s.streams, s.duration_s, "run")], None
+        else:
+            c120 = search(runner, s)
+            rows = runner.rows
+        used = {**vars(s), "packet_ms": runner.packet_ms, "server": target.version}
+    return make_report("capacity", {**used, "c120": c120}, rows, METHOD)
+
+
+def search(runner: Runner, settings: CapacitySettings) -> int:
+    """The largest count that passes `duration_s`, from what passes `probe_s`."""
+
+    def probe(count: int) -> bool:
+        return runner.run(count, settings.probe_s, "probe")["passes"]
+
+    count = largest_passing(probe, settings.first, settings.most)
+    while count and not runner.run(count, settings.duration_s, "confirmation")["passes"]:
+        count = min(count - 1, int(0.95 * count))
+    return count
+
+
+class Runner:
+    """Runs of one server with one kind of packets."""
+
+    def __init__(self, target: Target, settings: CapacitySettings):
+        self.rows: list[dict] = []
+        self.packet_ms = settings.packet_ms or settings.latency_ms
+        self._target = target
+        self._generators = settings.generators
+        self._spec = LoadSpec(target.grpc, 1, settings.latency_ms, self.packet_ms)
+
+    def warm_up(self) -> None:
+        """Nothing is measured before a first stream has been answered."""
+        duration_s = max(3.0, 3 * self._spec.latency_ms / 1000)
+        run_load(replace(self._spec, duration_s=duration_s))
+
+    def run(self, count: int, duration_s: float, kind: str) -> dict:
+        """One run with `count` streams; its row."""
+        self._target.wait_idle()
+        spec = replace(self._spec, num_streams=count, duration_s=duration_s)
+        seen: list[tuple[float, dict]] = []
+
+        def note() -> None:
+            seen.append((time.monotonic(), self._target.cpu_s()))
+
+        processes = min(count, self._generators)
+        result = run_load(spec, processes, at=[(0.0, note), (duration_s, note)])
+        row = {"kind": kind, "streams": count, "duration_s": duration_s, **summarise(spec, result)}
+        row["cores"] = _cores(*seen, result.generator_cpu_s, duration_s)
+        row["rss_mb"] = {name: round(mb) for name, mb in self._target.rss_mb().items()}
+        self.rows.append(row)
+        say(_progress(row))
+        return row
+
+
+def summarise(spec: LoadSpec, result: LoadResult) -> dict:
+    """What a run says about the server."""
+    lags_s, finals_s = result.chunk_lags_s, result.final_lags_s
+    late = share_late(lags_s, spec.latency_ms / 1000)
+    chunks = len(lags_s) + result.missing
+    share = (late * len(lags_s) + result.missing) / max(1, chunks)
+    final_p95_s = percentile(finals_s, 95) if finals_s else None
+    passes = (
+        not result.errors
+        and share <= MAX_LATE_SHARE
+        and final_p95_s is not None
+        and final_p95_s <= MAX_FINAL_P95_S
+    )
+    return {
+        "passes": passes,
+        "chunks": chunks,
+        "late_share": round(share, 6),
+        **{f"lag_p{p}_ms": _ms(lags_s, p) for p in (50, 95, 99, 100)},
+        **{f"final_p{p}_ms": _ms(finals_s, p) for p in (50, 95)},
+        "send_p99_ms": _ms(result.send_lags_s, 99),
+        "packets": result.num_packets,
+        "text_chars": result.text_chars,
+        "errors": result.errors[:3],
+    }
+
+
+def _ms(values_s: list[float], percent: float) -> float | None:
+    return round(1000 * percentile(values_s, percent), 2) if values_s else None
+
+
+def _cores(before: tuple, after: tuple, generator_s: float, duration_s: float) -> dict:
+    """CPU seconds a second of each process, and of the load generator."""
+    elapsed_s = after[0] - before[0]
+    cores = {name: (s - before[1][name]) / elapsed_s for name, s in after[1].items()}
+    cores["load generator"] = generator_s / duration_s
+    return {name: round(value, 3) for name, value in cores.items() if value >= 0.001}
+
+
+def _progress(row: dict) -> str:
+    verdict = "passes" if row["passes"] else "fails"
+    return (
+        f"{row['kind']} of {row['streams']} streams, {row['duration_s']:g} s: {verdict}, "
+        f"{100 * row['late_share']:.2f} % late, p99 {row['lag_p99_ms']} ms"
+    )
+
+
+def show(report: dict) -> None:
+    settings = report["settings"]
+    what = f"{settings['latency_ms']} ms chunks, packets of {settings['packet_ms']} ms"
+    columns = ["run", "streams", "s", "late %", "lag p50 ms", "p95", "p99", "max", "final p50", "p95",
+               "server", "Python", "generator", "passes"]  # fmt: skip
+    lines = []
+    for row in report["rows"]:
+        cores = row["cores"]
+        lags = [row[f"lag_p{p}_ms"] for p in (50, 95, 99, 100)]
+        finals = [row[f"final_p{p}_ms"] for p in (50, 95)]
+        used = [cores.get(name) for name in ("tritonserver", "asr_streaming", "load generator")]
+        lines.append([row["kind"], row["streams"], row["duration_s"], 100 * row["late_share"], *lags,
+                      *finals, *used, "yes" if row["passes"] else "no"])  # fmt: skip
+    print_table(f"{what}; cores used; {os.cpu_count()} cores", columns, lines)
+    if settings["c120"] is not None:
+        print(f"C120 = {settings['c120']} streams")

@@ -1,0 +1,119 @@
+"""The server under test, started for a benchmark or found by its address: its CPU and memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+from asr_client.address import grpc_target
+from asr_server import ServerSettings, TritonServer, default_model_repository
+
+from .report import say
+
+STREAMING = "asr_streaming"
+SERVER = "tritonserver"
+IDLE_SHARE = 0.05  # of a core: a server that uses less has nothing left to do
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a server listens, and its processes by name: tritonserver, and a model's stub each."""
+
+    grpc: str
+    http: str | None
+    processes: dict[str, psutil.Process]
+    version: str | None = None
+
+    def cpu_s(self) -> dict[str, float]:
+        """CPU seconds of each process so far."""
+        return {name: _cpu_s(process) for name, process in self.processes.items()}
+
+    def rss_mb(self) -> dict[str, float]:
+        """Resident memory of each process; shared pages count in every one that touched them."""
+        return {name: p.memory_info().rss / 1e6 for name, p in self.processes.items()}
+
+    def wait_idle(self, timeout_s: float = 120.0) -> None:
+        """Wait until what earlier runs left behind is done."""
+        give_up_s = time.monotonic() + timeout_s
+        while time.monotonic() < give_up_s:
+            before, began_s = sum(self.cpu_s().values()), time.monotonic()
+            time.sleep(0.5)
+            used_s = sum(self.cpu_s().values()) - before
+            if used_s < IDLE_SHARE * (time.monotonic() - began_s):
+                return
+        say(f"the server is still busy after {timeout_s:g} s")
+
+
+@contextmanager
+def serving(
+    checkpoint: Path | None,
+    url: str | None = None,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    slots: int = 64,
+    start_timeout_s: float = 600.0,
+) -> Iterator[Target]:
+    """A server of our own on loopback, stopped afterwards; or the running one at `url`."""
+    if url is not None:
+        yield _running(url)
+        return
+    settings = ServerSettings(
+        model_repository=default_model_repository(),
+        checkpoint=checkpoint,
+        device=device,
+        dtype=dtype,
+        slots=slots,
+        http_port=0,
+        grpc_port=0,
+        metrics_port=0,
+        start_timeout_s=start_timeout_s,
+    )
+    say(f"starting a server: {checkpoint.name}, {dtype}, {device}, {slots} slots")
+    with TritonServer(settings) as server:
+        processes = _processes(psutil.Process(server.pid))
+        yield Target(server.grpc_address, server.http_url, processes, _version(server.http_url))
+
+
+def _running(url: str) -> Target:
+    """A server that runs already. On this machine its processes are found by the port."""
+    target = grpc_target(url)
+    port = int(target.rpartition(":")[2])
+    try:
+        listening = (c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN)
+        pid = next((c.pid for c in listening if c.laddr.port == port and c.pid), None)
+    except psutil.AccessDenied:
+        pid = None
+    processes = _processes(psutil.Process(pid)) if pid is not None else {}
+    if not processes:
+        say(f"the processes behind {target} are not on this machine: no CPU times of theirs")
+    return Target(target, None, processes)
+
+
+def _processes(server: psutil.Process) -> dict[str, psutil.Process]:
+    """The command of a stub is: STUB .../MODEL/VERSION/model.py ..."""
+    found = {SERVER: server}
+    for child in server.children():
+        arguments = child.cmdline()
+        if len(arguments) > 1 and arguments[1].endswith("model.py"):
+            found[Path(arguments[1]).parts[-3]] = child
+    return found
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+def _version(http_url: str) -> str | None:
+    try:
+        answer = httpx.get(f"{http_url}/v2", timeout=5, trust_env=False).json()
+        return f"{answer['version']}"
+    except (httpx.HTTPError, KeyError, ValueError):
+        return None
