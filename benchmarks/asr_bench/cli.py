@@ -117,9 +117,7 @@ def packets(checkpoint, url, json_path, **options):
 @device_option
 @click.option("--latency-ms", type=int, default=320, show_default=True)
 @click.option("--packet-ms", type=int, help="At most latency-ms.  [default: one packet a chunk]")
-@click.option(
-    "--streams", type=click.IntRange(1), help="One run with so many, instead of a search."
-)
+@click.option("--streams", type=click.IntRange(1), help="One run with so many; no search.")
 @click.option("--first", type=click.IntRange(1), default=1, show_default=True,
               help="Where the search begins.")  # fmt: skip
 @click.option("--most", type=click.IntRange(1), default=64, show_default=True,

@@ -12,6 +12,7 @@ import itertools
 import multiprocessing
 import resource
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -48,6 +49,7 @@ class LoadSpec:
     language: str = "auto"
     silent: bool = False  # packets of 0 samples, at the same pace
     end_pause_s: float = 0.0  # from the last packet to END
+    hopeless_lag_s: float = 1e9  # a chunk so late ends the run: every stream sends END
     first_stream: int = 0  # where these lie among all streams of the run
     all_streams: int = 0  # 0: these are all
 
@@ -168,7 +170,8 @@ async def _run_streams(spec: LoadSpec, pipe) -> LoadResult:
     pipe.send("ready")
     start_s = await asyncio.get_running_loop().run_in_executor(None, pipe.recv)
     began_s = time.process_time()
-    await asyncio.gather(*(stream.run(start_s) for stream in streams))
+    hopeless = asyncio.Event()
+    await asyncio.gather(*(stream.run(start_s, hopeless) for stream in streams))
     total = LoadResult(generator_cpu_s=time.process_time() - began_s)
     for stream in streams:
         total.add(stream.result)
@@ -199,8 +202,10 @@ class _Stream:
         self._spec = spec
         self._payloads = payloads
         self._index = index
+        self._all = spec.all_streams or spec.num_streams
         self._id = new_sequence_id()
-        self._end_s = 0.0
+        self._waiting: deque[float] = deque()  # when packets without an answer were due
+        self._end_due_s = 0.0
 
     async def open(self) -> None:
         """Connect and START, without audio."""
@@ -211,53 +216,61 @@ class _Stream:
         await self._call.write(first.SerializeToString())
         await asyncio.wait_for(self._read(), OPEN_TIMEOUT_S)
 
-    async def run(self, start_s: float) -> None:
+    async def run(self, start_s: float, hopeless: asyncio.Event) -> None:
         """Speak, END, and read every answer."""
-        spec = self._spec
-        chunk_s, packet_s = spec.latency_ms / 1000, spec.packet_ms / 1000
-        start_s += chunk_s * self._index / (spec.all_streams or spec.num_streams)
-        due_s = [start_s + (i + 1) * packet_s for i in range(spec.num_packets)]
-        completing = completing_packets(spec)
-        sender = asyncio.create_task(self._send(due_s))
-        answered = 0
+        spec, completing = self._spec, completing_packets(self._spec)
+        begin_s = start_s + self._index * spec.latency_ms / 1000 / self._all
+        due_s = [begin_s + (i + 1) * spec.packet_ms / 1000 for i in range(spec.num_packets)]
+        sender = asyncio.create_task(self._send(due_s, hopeless))
         try:
-            for due, completes in zip(due_s, completing, strict=True):
-                await self._answer(due_s[-1])
-                answered += 1
-                if completes:
-                    self.result.chunk_lags_s.append(time.monotonic() - due)
-            await self._answer(due_s[-1])
-            self.result.final_lags_s.append(time.monotonic() - self._end_s)
+            await self._read_answers(completing, due_s[-1] + spec.end_pause_s + DRAIN_S, hopeless)
         except Exception as error:
-            self.result.missing += sum(completing[answered:]) + 1
+            self.result.missing += not self.result.final_lags_s
             self.result.errors.append(f"{type(error).__name__}: {error}")
         finally:
-            self.result.num_packets = answered
+            self.result.missing += sum(completing) - len(self.result.chunk_lags_s)
             sender.cancel()
             self._call.cancel()
             await self._channel.close()
 
-    async def _send(self, due_s: list[float]) -> None:
+    async def _send(self, due_s: list[float], hopeless: asyncio.Event) -> None:
         request = build_request(self._id, np.zeros(0, np.int16))
         prefix = service_pb2.ModelInferRequest(
             model_name=MODEL, parameters=request.parameters, outputs=request.outputs
         ).SerializeToString()
         payloads, count = self._payloads, len(self._payloads)
-        offset = self._index * count // max(1, self._spec.all_streams or self._spec.num_streams)
+        offset = self._index * count // self._all
         for i, due in enumerate(due_s):
             delay_s = due - time.monotonic()
             if delay_s > 0:
                 await asyncio.sleep(delay_s)
+            if hopeless.is_set():
+                break
             self.result.send_lags_s.append(time.monotonic() - due)
+            self._waiting.append(due)
             await self._call.write(prefix + payloads[(offset + i) % count])
         await asyncio.sleep(self._spec.end_pause_s)
-        self._end_s = due_s[-1] + self._spec.end_pause_s
+        self._end_due_s = due + self._spec.end_pause_s
         end = build_request(self._id, np.zeros(0, np.int16), end=True)
         await self._call.write(end.SerializeToString())
 
-    async def _answer(self, last_due_s: float) -> None:
-        give_up_s = last_due_s + self._spec.end_pause_s + DRAIN_S
-        await asyncio.wait_for(self._read(), give_up_s - time.monotonic())
+    async def _read_answers(
+        self, completing: list[bool], give_up_s: float, hopeless: asyncio.Event
+    ) -> None:
+        """Answers come in the order of the packets; the one after the last packet's is END's."""
+        result = self.result
+        while True:
+            await asyncio.wait_for(self._read(), give_up_s - time.monotonic())
+            now_s = time.monotonic()
+            if not self._waiting:
+                result.final_lags_s.append(now_s - self._end_due_s)
+                return
+            lag_s = now_s - self._waiting.popleft()
+            if completing[result.num_packets]:
+                result.chunk_lags_s.append(lag_s)
+            result.num_packets += 1
+            if lag_s > self._spec.hopeless_lag_s:
+                hopeless.set()
 
     async def _read(self) -> None:
         data = await self._call.read()
