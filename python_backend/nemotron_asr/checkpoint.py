@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from .config import ModelConfig, parse_config
 from .errors import CheckpointError
+from .layers import Int8Linear, compute_dtype
 from .model import NemotronAsr
 from .nemo_config import convert_nemo_config
 from .options import AUTO
@@ -49,6 +50,7 @@ _NEMO_KEYS = [
         (r"^joint\.joint_net\.2\.", "joint.head."),
     ]
 ]
+_FLOAT32 = ("prompt_projector.", "encoder_projector.")  # in every dtype of the model
 _NEMO_DROPPED = ("preprocessor.", "ctc_decoder.", "encoder.pos_enc.")
 
 
@@ -63,7 +65,7 @@ def load_checkpoint(
     path: a directory with config.json, model.safetensors, processor_config.json and
         tokenizer.json, or a `.nemo` archive. Of an archive nothing is unpickled but tensors.
     device: "cpu", "cuda", "cuda:1", ..., or "auto": a GPU where there is one.
-    dtype: of the weights and caches: float32, bfloat16 or float16.
+    dtype: float32, bfloat16, float16 (GPU), or int8 (CPU): weights in int8, the rest in float32.
     parts: which parts of the network to load; the others stay empty and must not be called.
     Raises CheckpointError naming the file and the key for anything missing, extra or misshapen,
     also in parts that are not loaded.
@@ -71,7 +73,9 @@ def load_checkpoint(
     path = Path(path)
     if dtype not in DTYPES:
         raise CheckpointError(f"dtype {dtype!r} is not supported; valid: {', '.join(DTYPES)}")
-    on, kind = resolve_device(device), getattr(torch, dtype)
+    on = resolve_device(device)
+    _check_dtype(dtype, on)
+    kind = compute_dtype(dtype)
     if path.is_dir():
         read = _read_huggingface
     elif path.is_file():
@@ -83,15 +87,26 @@ def load_checkpoint(
         with torch.device("meta"):
             net = NemotronAsr(config)
         _check_shapes(net, shapes, where)
-        net.cast(kind)
         wanted = {
-            key: tensor(key).to(device=on, dtype=parameter.dtype)
-            for key, parameter in net.state_dict().items()
+            key: tensor(key).to(on, torch.float32 if key.startswith(_FLOAT32) else kind)
+            for key in net.state_dict()
             if key.partition(".")[0] in set(parts)
         }
         net.load_state_dict(wanted, strict=False, assign=True)
-    net.requires_grad_(False)
-    return Recognizer(net, pieces, prompts, path.name, on, kind)
+    return Recognizer(net.prepare(dtype), pieces, prompts, path.name, on, kind)
+
+
+def _check_dtype(dtype: str, device: torch.device) -> None:
+    """Raises CheckpointError for one that the device does not compute in."""
+    if dtype == "int8" and (device.type != "cpu" or not Int8Linear.is_supported()):
+        raise CheckpointError(
+            f"dtype 'int8' needs a CPU and a torch with oneDNN; device: {device}; valid here: "
+            f"{', '.join(d for d in DTYPES if d != 'int8')}"
+        )
+    if dtype == "float16" and device.type == "cpu":
+        raise CheckpointError(
+            "dtype 'float16' needs a GPU; valid on a CPU: float32, bfloat16, int8"
+        )
 
 
 def resolve_device(device: str) -> torch.device:

@@ -26,24 +26,28 @@ def greedy_decode(
     num_frames: list[int],
     first_frame: list[int],
     state: PredictionState,
-) -> tuple[list[list[Token]], PredictionState]:
+    slots: list[int] | None = None,
+) -> list[list[Token]]:
     """Decode the next frames of each row.
 
     f: (B, E, J) projected encoder output.  num_frames: valid frames of each row, at most E.
     first_frame: index of each row's first frame in its stream.
-    Returns the tokens of each row, and the state after them. Blank leaves the state alone, so the
-    joint looks at a window of frames at once for the first that is not blank; only rows that
-    emitted step the LSTM. After `max_symbols_per_step` symbols on one frame the next one follows.
+    state: the streams' prediction states, which this call moves on.
+    slots: the row of `state` that each stream has; the first B where not given.
+    Returns the tokens of each row. Blank leaves the state alone, so the joint looks at a window of
+    frames at once for the first that is not blank; only rows that emitted step the LSTM. After
+    `max_symbols_per_step` symbols on one frame the next one follows.
     """
     max_symbols = net.config.max_symbols_per_step
     tokens: list[list[Token]] = [[] for _ in num_frames]
     at = [0] * len(num_frames)  # the frame each row looks at
     symbols = [0] * len(num_frames)  # symbols emitted on that frame
-    g, h, c = (x.clone() for x in state)
+    slots = list(range(len(num_frames))) if slots is None else slots
     rows = [b for b, n in enumerate(num_frames) if n > 0]
     while rows:
         remaining = max(num_frames[b] - at[b] for b in rows)
         window = min(remaining, max(MIN_WINDOW, JOINT_ROWS // len(rows)))
+        g = state.g[_index([slots[b] for b in rows], f)]
         starts = [at[b] for b in rows]
         stops = [num_frames[b] for b in rows]
         found = _next_symbols(net, f, g, rows, starts, stops, window)
@@ -55,18 +59,24 @@ def greedy_decode(
             if id_ is None:
                 continue
             tokens[b].append(Token(id_, first_frame[b] + at[b], confidence))
-            emitted[b] = id_
+            emitted[slots[b]] = id_
             symbols[b] += 1
             if symbols[b] == max_symbols:
                 at[b] += 1
                 symbols[b] = 0
         if emitted:
-            row = torch.tensor(list(emitted), device=f.device)
-            ids = torch.tensor(list(emitted.values()), device=f.device)[:, None]
-            _, after = net.decoder(ids, PredictionState(g[row], h[row], c[row]))
-            g[row], h[row], c[row] = after
+            index = _index(list(emitted), f)
+            ids = _index(list(emitted.values()), f)
+            for x, new in zip(
+                state, net.decoder.step(ids, state.h[index], state.c[index]), strict=True
+            ):
+                x[index] = new
         rows = [b for b in rows if at[b] < num_frames[b]]
-    return tokens, PredictionState(g, h, c)
+    return tokens
+
+
+def _index(values: list[int], like: torch.Tensor) -> torch.Tensor:
+    return torch.tensor(values, device=like.device)
 
 
 def _next_symbols(
@@ -80,12 +90,13 @@ def _next_symbols(
 ) -> list[tuple[int, int | None, float]]:
     """For each row the first symbol that is not blank within `window` frames from its start.
 
-    f: (B, E, J).  g: (B, J).  Returns (frames before it, id, posterior), with id None and `window`
-    frames where all are blank.
+    f: (B, E, J).  g: (R, J), of `rows`.  Returns (frames before it, id, posterior), with id None
+    and `window` frames where all are blank.
     """
-    row, start, stop = (torch.tensor(x, device=f.device) for x in (rows, starts, stops))
+    row, start, stop = (_index(x, f) for x in (rows, starts, stops))
     frame = start[:, None] + torch.arange(window, device=f.device)  # (R, W)
-    logits = net.joint(f[row[:, None], frame.clamp_max(f.shape[1] - 1)], g[row, None])  # (R, W, V)
+    near = f[row[:, None], frame.clamp_max(f.shape[1] - 1)]  # (R, W, J)
+    logits = net.joint(near, g[:, None])  # (R, W, V)
     spoken = (logits.argmax(-1) != net.config.blank_token_id) & (frame < stop[:, None])
     hit, offset = spoken.max(dim=1)  # the first frame that is not blank
     best = logits[torch.arange(len(rows), device=f.device), offset].float()  # (R, V)

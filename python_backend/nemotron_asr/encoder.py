@@ -10,6 +10,7 @@ whole recording gives. First, middle and last chunks so have one shape, and shar
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -17,39 +18,91 @@ import torch.nn.functional as F
 from torch import nn
 
 from .config import SUBSAMPLING, EncoderConfig
+from .layers import DepthwiseConv, Linear, compute_dtype, fastest, fastest_linear, replace_layers
 from .subsampling import Subsampling
 
 UNKNOWN_LENGTH = 1 << 40  # mel frames of a stream whose end is not known yet
 
 
 class EncoderState(NamedTuple):
-    """What a stream's past leaves behind; written by `Encoder.forward` alone."""
+    """What streams' pasts leave behind, N of them; changed by `Encoder.forward` alone.
 
-    mel: torch.Tensor  # (B, 1, M) float32: the last mel frame
-    sub1: torch.Tensor  # (B, Ch, 1, F1): the last frame that entered the second stage
-    sub2: torch.Tensor  # (B, Ch, 1, F2): the last frame that entered the third stage
-    k: torch.Tensor  # (B, L, Hkv, C, Dh): keys, right-aligned; the first C - frames are unset
-    v: torch.Tensor  # (B, L, Hkv, C, Dh)
-    conv: torch.Tensor  # (B, L, D, K - 1): inputs of the depthwise convolutions
-    frames: torch.Tensor  # (B,) int64: encoder frames so far
+    `kv` and `conv` are rings over time: encoder frame t lies in row t modulo their length, so that
+    a call writes its own frames only.
+    """
+
+    mel: torch.Tensor  # (N, 1, M) float32: the last mel frame
+    sub1: torch.Tensor  # (N, 1, F1, Ch): the last frame that entered the second stage
+    sub2: torch.Tensor  # (N, 1, F2, Ch): the last frame that entered the third stage
+    kv: torch.Tensor  # (L, N, C + E, 2 Hkv Dh): keys and values
+    conv: torch.Tensor  # (L, N, K - 1 + E, D): inputs of the depthwise convolutions
+    frames: torch.Tensor  # (N,) int64: encoder frames so far
 
     @classmethod
-    def fresh(cls, config: EncoderConfig, batch: int, device, dtype) -> EncoderState:
+    def fresh(
+        cls, config: EncoderConfig, batch: int, frames_per_call: int, device, dtype
+    ) -> EncoderState:
+        """Streams that have heard nothing.  frames_per_call: the largest E that a call may have."""
         c, (f1, f2, _) = config, config.subsampled_bins
-        kv = (batch, c.num_hidden_layers, c.num_key_value_heads, c.left_context, c.head_dim)
-        conv = (batch, c.num_hidden_layers, c.hidden_size, c.conv_kernel_size - 1)
-        channels = c.subsampling_conv_channels
-        shapes = [(batch, 1, c.num_mel_bins), (batch, channels, 1, f1), (batch, channels, 1, f2)]
-        dtypes = [torch.float32] + [dtype] * 5
+        L, E, channels = c.num_hidden_layers, frames_per_call, c.subsampling_conv_channels
+        kv = (L, batch, c.left_context + E, 2 * c.num_key_value_heads * c.head_dim)
+        conv = (L, batch, c.conv_kernel_size - 1 + E, c.hidden_size)
+        shapes = [(batch, 1, c.num_mel_bins), (batch, 1, f1, channels), (batch, 1, f2, channels)]
+        dtypes = [torch.float32] + [dtype] * 4
         tensors = [
             torch.zeros(shape, device=device, dtype=kind)
-            for shape, kind in zip([*shapes, kv, kv, conv], dtypes, strict=True)
+            for shape, kind in zip([*shapes, kv, conv], dtypes, strict=True)
         ]
         return cls(*tensors, torch.zeros(batch, device=device, dtype=torch.int64))
 
-    def first(self, batch: int) -> EncoderState:
-        """The states of the first rows."""
-        return EncoderState(*(x[:batch] for x in self))
+    def reset(self, slot: int) -> None:
+        """Make one of them a stream that has heard nothing."""
+        for name, x in self._asdict().items():
+            (x[:, slot] if name in ("kv", "conv") else x[slot]).zero_()
+
+
+class _Past:
+    """How the rows of one call reach their streams' pasts: none, or rows of a state."""
+
+    def __init__(
+        self, config: EncoderConfig, state: EncoderState | None, slots: torch.Tensor, E: int
+    ):
+        self.context = config.left_context if state is not None else 0
+        self.kernel = config.conv_kernel_size
+        self.state = state
+        if state is None:
+            self.frames = torch.zeros_like(slots)
+            return
+        self.frames = state.frames.index_select(0, slots)
+        self.kv = state.kv.flatten(1, 2).unbind()  # L times (N (C + E), 2 Hkv Dh)
+        self.conv = state.conv.flatten(1, 2).unbind()
+        self.kv_rows = self._rows(slots, state.kv.shape[2], self.context, E)
+        self.conv_rows = self._rows(slots, state.conv.shape[2], self.kernel - 1, E)
+
+    def _rows(self, slots: torch.Tensor, length: int, back: int, E: int) -> tuple:
+        """Rows of a flat ring that frames t - back ... t + E - 1 have, and those from t on."""
+        time = self.frames[:, None] + torch.arange(-back, E, device=slots.device)
+        rows = slots[:, None] * length + time.remainder(length)  # (B, back + E)
+        return rows.flatten(), rows[:, back:].flatten()
+
+    def keys_and_values(self, layer: int, new: torch.Tensor) -> torch.Tensor:
+        """new: (B, E, 2 Hkv Dh).  Returns (B, C + E, 2 Hkv Dh), of which the last are new."""
+        if self.state is None:
+            return new
+        return self._extend(self.kv[layer], self.kv_rows, new)
+
+    def conv_inputs(self, layer: int, new: torch.Tensor) -> torch.Tensor:
+        """new: (B, E, D).  Returns (B, K - 1 + E, D), of which the last are new."""
+        if self.state is None:
+            return F.pad(new, (0, 0, self.kernel - 1, 0))
+        return self._extend(self.conv[layer], self.conv_rows, new)
+
+    @staticmethod
+    def _extend(ring: torch.Tensor, rows: tuple, new: torch.Tensor) -> torch.Tensor:
+        all_rows, new_rows = rows
+        B, _, width = new.shape
+        ring.index_copy_(0, new_rows, new.reshape(-1, width))
+        return ring.index_select(0, all_rows).view(B, -1, width)
 
 
 def num_encoder_frames(num_mel: int) -> int:
@@ -61,11 +114,11 @@ class FeedForward(nn.Module):
     def __init__(self, config: EncoderConfig):
         super().__init__()
         bias = config.attention_bias  # the published key governs these biases too
-        self.linear1 = nn.Linear(config.hidden_size, config.intermediate_size, bias=bias)
-        self.linear2 = nn.Linear(config.intermediate_size, config.hidden_size, bias=bias)
+        self.linear1 = Linear(config.hidden_size, config.intermediate_size, bias)
+        self.linear2 = Linear(config.intermediate_size, config.hidden_size, bias, scale=0.5)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.linear2(F.silu(self.linear1(x)))
+    def forward(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        return self.linear2(self.linear1(x, silu=True), residual)
 
 
 class Attention(nn.Module):
@@ -76,63 +129,95 @@ class Attention(nn.Module):
         self.num_heads = config.num_attention_heads
         self.num_kv_heads = config.num_key_value_heads
         self.head_dim = config.head_dim
-        width, kv_width = config.hidden_size, self.num_kv_heads * self.head_dim
-        self.q_proj = nn.Linear(width, width, bias=config.attention_bias)
-        self.k_proj = nn.Linear(width, kv_width, bias=config.attention_bias)
-        self.v_proj = nn.Linear(width, kv_width, bias=config.attention_bias)
-        self.o_proj = nn.Linear(width, width, bias=config.attention_bias)
-        self.relative_k_proj = nn.Linear(width, width, bias=False)
+        self.width, self.kv_width = config.hidden_size, self.num_kv_heads * self.head_dim
+        bias = config.attention_bias
+        self.q_proj = Linear(self.width, self.width, bias)
+        self.k_proj = Linear(self.width, self.kv_width, bias)
+        self.v_proj = Linear(self.width, self.kv_width, bias)
+        self.o_proj = Linear(self.width, self.width, bias)
+        self.relative_k_proj = Linear(self.width, self.width, bias=False)
         self.bias_u = nn.Parameter(torch.zeros(self.num_heads, self.head_dim))
         self.bias_v = nn.Parameter(torch.zeros(self.num_heads, self.head_dim))
+        self.qkv: Callable | None = None  # the three projections in one, for inference
 
-    def position_keys(self, embedding: torch.Tensor) -> torch.Tensor:
-        """embedding: (P, D) -> (H, Dh, P), the keys of P relative distances."""
+    def prepare(self, dtype: str) -> None:
+        """Join the projections of queries, keys and values, for inference."""
+        parts = (self.q_proj, self.k_proj, self.v_proj)
+        weight = torch.cat([part.weight for part in parts]).detach()
+        bias = torch.zeros(len(weight), dtype=weight.dtype, device=weight.device)
+        if self.q_proj.bias is not None:
+            bias += torch.cat([part.bias for part in parts]).detach()
+        bias[: self.width] += self.bias_u.detach().flatten()
+        self.qkv = fastest(weight, bias, dtype)
+        out = fastest_linear([self.o_proj], dtype)
+        del self.q_proj, self.k_proj, self.v_proj, self.o_proj
+        self.o_proj = out
+
+    def position_keys(self, embedding: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """embedding: (P, D).  Returns what `_position_scores` takes of P relative distances.
+
+        The keys (H, Dh, P), scaled, and what bias_v has more than bias_u of them (H, 1, P).
+        """
         p = self.relative_k_proj(embedding.to(self.relative_k_proj.weight.dtype))
-        return p.view(-1, self.num_heads, self.head_dim).permute(1, 2, 0)
+        keys = p.view(-1, self.num_heads, self.head_dim).permute(1, 2, 0) * self.head_dim**-0.5
+        return keys.contiguous(), (self.bias_v - self.bias_u)[:, None] @ keys
 
     def forward(
         self,
         x: torch.Tensor,
-        past_k: torch.Tensor,
-        past_v: torch.Tensor,
-        positions: torch.Tensor,
-        hidden: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """x: (B, E, D).  past_k, past_v: (B, Hkv, C, Dh).  positions: (H, Dh, C + 2E - 1).
+        residual: torch.Tensor,
+        past: _Past,
+        layer: int,
+        positions: tuple[torch.Tensor, torch.Tensor],
+        mask: torch.Tensor,
+    ) -> torch.Tensor:
+        """x: (B, E, D).  positions: from `position_keys`, of P = C + 2E - 1 distances.
 
-        hidden: (B, 1, E, C + E) bool, keys that a query must not see.
-        Returns (B, E, D) and the keys and values with the new ones behind the C old ones.
+        C is 0 for streams without a past.
+        mask: (B, E, P), -inf where a query must not see the key at a distance, else 0.
+        Returns residual + the result, (B, E, D).
         """
         B, E, _ = x.shape
-        q = self.q_proj(x).view(B, E, self.num_heads, self.head_dim)
-        k = self.k_proj(x).view(B, E, self.num_kv_heads, self.head_dim).transpose(1, 2)
-        v = self.v_proj(x).view(B, E, self.num_kv_heads, self.head_dim).transpose(1, 2)
-        k = torch.cat([past_k, k], dim=2)  # (B, Hkv, C + E, Dh)
-        v = torch.cat([past_v, v], dim=2)
-        by_position = (q + self.bias_v).transpose(1, 2) @ positions  # (B, H, E, C + 2E - 1)
-        bias = _relative_shift(by_position, k.shape[2]) * self.head_dim**-0.5
-        bias = bias.masked_fill(hidden, float("-inf"))  # (B, H, E, C + E)
+        if self.qkv is None:
+            q, kv = self.q_proj(x), torch.cat([self.k_proj(x), self.v_proj(x)], dim=-1)
+            q = q + self.bias_u.flatten()
+        else:
+            q, kv = self.qkv(x).split([self.width, 2 * self.kv_width], dim=-1)
+        q = q.view(B, E, self.num_heads, self.head_dim)
+        kv = past.keys_and_values(layer, kv).view(B, -1, 2, self.num_kv_heads, self.head_dim)
+        k, v = kv.permute(2, 0, 3, 1, 4).unbind()  # (B, Hkv, C + E, Dh)
         out = F.scaled_dot_product_attention(
-            (q + self.bias_u).transpose(1, 2),
+            q.transpose(1, 2),
             k,
             v,
-            attn_mask=bias,
+            attn_mask=_position_scores(q, positions, mask, k.shape[2]),
             enable_gqa=self.num_kv_heads != self.num_heads,
         )  # (B, H, E, Dh)
-        return self.o_proj(out.transpose(1, 2).reshape(B, E, -1)), k, v
+        return self.o_proj(out.transpose(1, 2).reshape(B, E, -1), residual)
 
 
-def _relative_shift(by_position: torch.Tensor, num_keys: int) -> torch.Tensor:
-    """Scores by distance (B, H, E, P) to scores by key (B, H, E, num_keys), without a copy.
+def _position_scores(
+    q: torch.Tensor,
+    positions: tuple[torch.Tensor, torch.Tensor],
+    mask: torch.Tensor,
+    num_keys: int,
+) -> torch.Tensor:
+    """What relative distance adds to the scores of queries (B, E, H, Dh): (B, H, E, num_keys).
 
-    Column p stands for the distance P - E - p; query i and key j are num_keys - E + i - j apart,
-    which is column E - 1 - i + j: in memory, rows of P - 1 from element E - 1 on.
+    Column p of the scores by distance stands for the distance P - E - p; query i and key j are
+    num_keys - E + i - j apart, which is column E - 1 - i + j. So the scores by key are a view: in
+    memory, rows of P - 1 from element E - 1 on.
     """
-    E, P = by_position.shape[2:]
-    if E == 1:
-        return by_position
-    rows = by_position.flatten(2)[:, :, E - 1 : E - 1 + E * (P - 1)]
-    return rows.unflatten(2, (E, P - 1))[..., :num_keys]
+    B, E, H, Dh = q.shape
+    keys, constant = positions
+    base = constant + mask.flatten(0, 1)  # (H, B E, P)
+    scores = torch.baddbmm(base, q.reshape(B * E, H, Dh).transpose(0, 1), keys)
+    P = scores.shape[2]
+    return scores.as_strided(
+        (B, H, E, num_keys),
+        (E * P, B * E * P, P - 1 if E > 1 else P, 1),
+        scores.storage_offset() + E - 1,
+    )
 
 
 class Convolution(nn.Module):
@@ -141,22 +226,29 @@ class Convolution(nn.Module):
     def __init__(self, config: EncoderConfig):
         super().__init__()
         width, kernel, bias = config.hidden_size, config.conv_kernel_size, config.convolution_bias
-        self.pointwise_conv1 = nn.Conv1d(width, 2 * width, 1, bias=bias)
+        self.pointwise_conv1 = Linear(width, 2 * width, bias, kernel_dims=1)
         self.depthwise_conv = nn.Conv1d(width, width, kernel, groups=width, bias=bias)
+        self.depthwise: Callable | None = None  # the same, for inference
         self.norm = nn.LayerNorm(width)
-        self.pointwise_conv2 = nn.Conv1d(width, width, 1, bias=bias)
+        self.pointwise_conv2 = Linear(width, width, bias, kernel_dims=1)
 
-    def forward(self, x: torch.Tensor, past: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """x: (B, E, D).  past: (B, D, K - 1).  Returns (B, E, D) and (B, D, K - 1 + E)."""
-        x = F.glu(_pointwise(self.pointwise_conv1, x), dim=-1)
-        seen = torch.cat([past, x.transpose(1, 2)], dim=2)  # (B, D, K - 1 + E)
-        x = self.depthwise_conv(seen).transpose(1, 2)  # (B, E, D)
-        return _pointwise(self.pointwise_conv2, F.silu(self.norm(x))), seen
+    def prepare(self) -> None:
+        """Take the fastest depthwise convolution, for inference."""
+        bias = self.depthwise_conv.bias
+        self.depthwise = DepthwiseConv(
+            self.depthwise_conv.weight.detach(), None if bias is None else bias.detach()
+        )
 
-
-def _pointwise(conv: nn.Conv1d, x: torch.Tensor) -> torch.Tensor:
-    """A convolution of kernel 1 on (B, E, D), which is a linear layer."""
-    return F.linear(x, conv.weight[:, :, 0], conv.bias)
+    def forward(
+        self, x: torch.Tensor, residual: torch.Tensor, past: _Past, layer: int
+    ) -> torch.Tensor:
+        """x: (B, E, D).  Returns residual + the result, (B, E, D)."""
+        seen = past.conv_inputs(layer, F.glu(self.pointwise_conv1(x), dim=-1))
+        if self.depthwise is not None:
+            x = self.depthwise(seen)
+        else:
+            x = self.depthwise_conv(seen.transpose(1, 2)).transpose(1, 2)
+        return self.pointwise_conv2(F.silu(self.norm(x)), residual)
 
 
 class ConformerLayer(nn.Module):
@@ -169,15 +261,27 @@ class ConformerLayer(nn.Module):
         for name in ("feed_forward1", "self_att", "conv", "feed_forward2", "out"):
             self.add_module(f"norm_{name}", nn.LayerNorm(config.hidden_size))
 
-    def forward(self, x, past_k, past_v, past_conv, positions, hidden):
-        """Arguments and results as in `Attention` and `Convolution`: x, k, v, seen."""
-        x = x + 0.5 * self.feed_forward1(self.norm_feed_forward1(x))
-        attended, k, v = self.self_attn(self.norm_self_att(x), past_k, past_v, positions, hidden)
-        x = x + attended
-        convolved, seen = self.conv(self.norm_conv(x), past_conv)
-        x = x + convolved
-        x = x + 0.5 * self.feed_forward2(self.norm_feed_forward2(x))
-        return self.norm_out(x), k, v, seen
+    def forward(
+        self,
+        x: torch.Tensor,
+        past: _Past,
+        layer: int,
+        positions: tuple[torch.Tensor, torch.Tensor],
+        mask: torch.Tensor,
+    ) -> torch.Tensor:
+        """x: (B, E, D), the others as in `Attention`.  Returns (B, E, D)."""
+        x = self.feed_forward1(self.norm_feed_forward1(x), x)
+        x = self.self_attn(self.norm_self_att(x), x, past, layer, positions, mask)
+        x = self.conv(self.norm_conv(x), x, past, layer)
+        x = self.feed_forward2(self.norm_feed_forward2(x), x)
+        return self.norm_out(x)
+
+    def prepare(self, dtype: str) -> None:
+        """Take the fastest layers, for inference."""
+        self.self_attn.prepare(dtype)
+        self.conv.prepare()
+        for part in (self, self.feed_forward1, self.feed_forward2, self.conv):
+            replace_layers(part, dtype)
 
 
 class Encoder(nn.Module):
@@ -187,12 +291,12 @@ class Encoder(nn.Module):
         self.subsampling = Subsampling(config)
         self.layers = nn.ModuleList(ConformerLayer(config) for _ in range(config.num_hidden_layers))
 
-    def position_keys(self, num_frames: int) -> list[torch.Tensor]:
-        """Each layer's keys for calls of `num_frames` frames: L times (H, Dh, C + 2E - 1).
+    def position_keys(self, num_frames: int, context: int) -> list[tuple]:
+        """What each layer takes of the distances in calls of E `num_frames` behind C `context`.
 
-        They depend on the weights and the length alone, so that a server makes them once.
+        It depends on the weights and the lengths alone, so that a server makes it once.
         """
-        C, D = self.config.left_context, self.config.hidden_size
+        C, D = context, self.config.hidden_size
         device = self.layers[0].self_attn.bias_u.device
         distance = torch.arange(C + num_frames - 1, -num_frames, -1, device=device).float()
         even = torch.arange(0, D, 2, device=device).float()
@@ -200,61 +304,92 @@ class Encoder(nn.Module):
         embedding = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)  # (P, D)
         return [layer.self_attn.position_keys(embedding) for layer in self.layers]
 
+    def prepare(self, dtype: str) -> None:
+        """Take the fastest layers that the device has, for inference; see `fastest_linear`."""
+        self.to(compute_dtype(dtype))
+        for part in (self.subsampling, *self.subsampling.layers):
+            replace_layers(part, dtype)
+        for layer in self.layers:
+            layer.prepare(dtype)
+
     def forward(
         self,
         mel: torch.Tensor,
         num_mel: torch.Tensor,
         lookahead: int,
         state: EncoderState | None = None,
-        positions: list[torch.Tensor] | None = None,
-    ) -> tuple[torch.Tensor, EncoderState]:
+        slots: torch.Tensor | None = None,
+        positions: list[tuple] | None = None,
+    ) -> torch.Tensor:
         """Encode the next frames of each row's stream.
 
         mel: (B, 8 E, M) float32, the mel frames from 8 t - 7 on, t encoder frames being done;
             zeros where there are none. E may be many chunks: a multiple of lookahead + 1, but for
             the end of a stream.
         num_mel: (B,) int64 valid mel frames of the whole stream, UNKNOWN_LENGTH while it goes on.
-        state: what the last call returned; None for new streams.
-        positions: `position_keys(E)`, computed here where not given.
-        Returns (B, E, D), of which frames from num_encoder_frames(num_mel) on mean nothing, and
-        the state for the next call.
+        state: the streams' pasts, which this call moves on; None for new streams that end here.
+        slots: (B,) int64 rows of `state` that these streams have; its first B by default.
+        positions: `position_keys(E, C)`, computed here where not given.
+        Returns (B, E, D), of which frames from num_encoder_frames(num_mel) on mean nothing.
         """
-        if state is None:
-            dtype = self.subsampling.linear.weight.dtype
-            state = EncoderState.fresh(self.config, mel.shape[0], mel.device, dtype)
-        x, carry = self.subsampling(mel, num_mel, state.frames, state.mel, state.sub1, state.sub2)
+        B, E = len(mel), mel.shape[1] // SUBSAMPLING
+        if slots is None:
+            slots = torch.arange(B, device=mel.device)
+        past = _Past(self.config, state, slots, E)
+        x = self._subsample(mel, num_mel, past.frames, state, slots)
         if self.config.scale_input:
             x = x * self.config.hidden_size**0.5
-        E, C, K = x.shape[1], self.config.left_context, self.config.conv_kernel_size
         if positions is None:
-            positions = self.position_keys(E)
-        hidden = _hidden_keys(state.frames, num_mel, E, C, lookahead)
-        keys, values, convs = [], [], []
-        for i, layer in enumerate(self.layers):
-            x, k, v, seen = layer(
-                x, state.k[:, i], state.v[:, i], state.conv[:, i], positions[i], hidden
-            )
-            keys.append(k[:, :, E:])
-            values.append(v[:, :, E:])
-            convs.append(seen[:, :, seen.shape[2] - K + 1 :])
-        stacked = (torch.stack(per_layer, dim=1) for per_layer in (keys, values, convs))
-        return x, EncoderState(*carry, *stacked, state.frames + E)
+            positions = self.position_keys(E, past.context)
+        mask = _mask(past, num_mel, E, lookahead, self.config, x.dtype)
+        for i, (layer, keys) in enumerate(zip(self.layers, positions, strict=True)):
+            x = layer(x, past, i, keys, mask)
+        if state is not None:
+            state.frames.index_add_(0, slots, torch.full_like(slots, E))
+        return x
+
+    def _subsample(
+        self,
+        mel: torch.Tensor,
+        num_mel: torch.Tensor,
+        frames: torch.Tensor,
+        state: EncoderState | None,
+        slots: torch.Tensor,
+    ) -> torch.Tensor:
+        if state is None:
+            dtype = self.subsampling.conv_in.weight.dtype
+            fresh = EncoderState.fresh(self.config, len(mel), 0, mel.device, dtype)
+            return self.subsampling(mel, num_mel, frames, *fresh[:3])[0]
+        caches = state[:3]
+        past = (x.index_select(0, slots) for x in caches)
+        x, carry = self.subsampling(mel, num_mel, frames, *past)
+        for cache, new in zip(caches, carry, strict=True):
+            cache.index_copy_(0, slots, new)
+        return x
 
 
-def _hidden_keys(
-    frames: torch.Tensor, num_mel: torch.Tensor, E: int, C: int, lookahead: int
+def _mask(
+    past: _Past,
+    num_mel: torch.Tensor,
+    E: int,
+    lookahead: int,
+    config: EncoderConfig,
+    dtype: torch.dtype,
 ) -> torch.Tensor:
-    """(B, 1, E, C + E) bool: keys of later chunks, of chunks too far back, unset or past the end.
+    """(B, E, C + 2E - 1) by distance, as in `_position_scores`.
 
-    Calls begin where a chunk begins, so that chunks can be counted from there.
+    -inf for keys of later chunks, too far back, unset or past the end. Calls begin where a chunk
+    begins, so that chunks can be counted from there.
     """
-    size = lookahead + 1
-    key = torch.arange(-C, E, device=frames.device)  # (C + E,)
-    chunk = torch.div(key, size, rounding_mode="floor")
-    back = chunk[C:, None] - chunk  # (E, C + E) chunks between query and key
-    out_of_reach = (back < 0) | (back > C // size)
-    index = frames[:, None] + key  # (B, C + E) in the stream
+    C, size, frames = past.context, lookahead + 1, past.frames
+    query = torch.arange(E, device=frames.device)[:, None]
+    distance = torch.arange(C + E - 1, -E, -1, device=frames.device)
+    key = query - distance  # (E, P), from -C - E + 1 on
+    back = query // size - torch.div(key, size, rounding_mode="floor")  # chunks between the two
+    out_of_reach = (back < 0) | (back > config.left_context // size)
+    index = frames[:, None, None] + key  # (B, E, P) in the stream
     end = (num_mel + SUBSAMPLING - 2) // SUBSAMPLING + 1  # as in num_encoder_frames
-    absent = (index < 0) | (index >= end[:, None])
-    own = torch.arange(E, device=frames.device)[:, None] + C == key + C  # never an empty row
-    return ((out_of_reach | absent[:, None]) & ~own)[:, None]
+    absent = (index < 0) | (index >= end[:, None, None])
+    hidden = (out_of_reach | absent) & (distance != 0)  # never an empty row
+    zeros = torch.zeros(hidden.shape, dtype=dtype, device=frames.device)
+    return zeros.masked_fill(hidden, float("-inf"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from .config import ModelConfig
 from .encoder import Encoder, num_encoder_frames
+from .layers import compute_dtype, fastest, fastest_linear
 
 
 class PromptProjector(nn.Module):
@@ -39,14 +41,12 @@ class PredictionState(NamedTuple):
 
     g: torch.Tensor  # (B, J): its projected output
     h: torch.Tensor  # (B, layers, J): the LSTM's hidden state
-    c: torch.Tensor  # (B, layers, J): the LSTM's cell state
-
-    def first(self, batch: int) -> PredictionState:
-        """The states of the first rows."""
-        return PredictionState(*(x[:batch] for x in self))
+    c: torch.Tensor  # (B, layers, J) float32: the LSTM's cell state
 
 
 class PredictionNetwork(nn.Module):
+    """An LSTM over the emitted pieces. `forward` is for training, `step` for inference."""
+
     def __init__(self, config: ModelConfig):
         super().__init__()
         width = config.decoder_hidden_size
@@ -54,33 +54,64 @@ class PredictionNetwork(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, width)
         self.lstm = nn.LSTM(width, width, config.num_decoder_layers, batch_first=True)
         self.decoder_projector = nn.Linear(width, width)
+        self.cells: list[Callable] = []  # the gates of each LSTM layer, from its input and its h
 
-    def forward(
-        self, ids: torch.Tensor, state: PredictionState | None = None
-    ) -> tuple[torch.Tensor, PredictionState]:
-        """ids: (B, U) int64.  Returns the projected outputs (B, U, J) and the state after them."""
-        past = None
-        if state is not None:
-            past = (state.h.transpose(0, 1).contiguous(), state.c.transpose(0, 1).contiguous())
-        out, (h, c) = self.lstm(self.embedding(ids), past)
-        g = self.decoder_projector(out)
-        return g, PredictionState(g[:, -1], h.transpose(0, 1), c.transpose(0, 1))
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """ids: (B, U) int64, blank first.  Returns the projected outputs (B, U, J)."""
+        return self.decoder_projector(self.lstm(self.embedding(ids))[0])
+
+    def prepare(self, dtype: str) -> None:
+        """Take the fastest layers, for inference."""
+        for i in range(self.lstm.num_layers):
+            of_input, of_state, *biases = self.lstm.all_weights[i]
+            weight = torch.cat([of_input, of_state], dim=1).detach()  # (4 J, 2 J)
+            self.cells.append(fastest(weight, sum(biases).detach(), dtype))
+        del self.lstm
+        self.embedding.to(compute_dtype(dtype))
+        projector = fastest_linear([self.decoder_projector], dtype)
+        del self.decoder_projector
+        self.decoder_projector = projector
+
+    def step(self, ids: torch.Tensor, h: torch.Tensor, c: torch.Tensor) -> PredictionState:
+        """One piece further.  ids: (B,) int64.  h, c: (B, layers, J), as in `PredictionState`."""
+        x, hs, cs = self.embedding(ids), [], []
+        for i, cell in enumerate(self.cells):
+            gates = cell(torch.cat([x, h[:, i]], dim=-1)).float()
+            enter, forget, new, out = gates.chunk(4, dim=-1)  # torch's order
+            state = forget.sigmoid() * c[:, i] + enter.sigmoid() * new.tanh()
+            x = (out.sigmoid() * state.tanh()).to(h.dtype)
+            hs.append(x)
+            cs.append(state)
+        return PredictionState(
+            self.decoder_projector(x), torch.stack(hs, dim=1), torch.stack(cs, dim=1)
+        )
 
     def fresh(self, batch: int) -> PredictionState:
         """The state of new streams: blank has gone through the LSTM once, from zeros."""
-        ids = torch.full((1, 1), self.blank, device=self.embedding.weight.device)
-        _, state = self(ids)
-        return PredictionState(*(x.expand(batch, *x.shape[1:]).contiguous() for x in state))
+        weight = self.embedding.weight
+        ids = torch.full((1,), self.blank, device=weight.device)
+        h = torch.zeros(1, len(self.cells), weight.shape[1], device=weight.device)
+        state = self.step(ids, h.to(weight.dtype), h)
+        return PredictionState(*(x.expand(batch, *x.shape[1:]).clone() for x in state))
 
 
 class Joint(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.head = nn.Linear(config.decoder_hidden_size, config.vocab_size)
+        self.dtype: torch.dtype | None = None  # of the head's input, once prepared
+
+    def prepare(self, dtype: str) -> None:
+        """Take the fastest layer, for inference."""
+        head = fastest_linear([self.head], dtype)
+        del self.head
+        self.head = head
+        self.dtype = compute_dtype(dtype)
 
     def forward(self, f: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
         """f, g: (..., J), broadcast against each other.  Returns logits (..., V)."""
-        return self.head(F.relu(f + g).to(self.head.weight.dtype))
+        x = F.relu(f + g)
+        return self.head(x if self.dtype is None else x.to(self.dtype))
 
 
 class NemotronAsr(nn.Module):
@@ -113,18 +144,24 @@ class NemotronAsr(nn.Module):
         """
         E = num_encoder_frames(mel.shape[1])
         mel = F.pad(mel, (0, 0, 7, 8 * E - 7 - mel.shape[1]))
-        enc, _ = self.encoder(mel, num_mel, lookahead)
+        enc = self.encoder(mel, num_mel, lookahead)
         lens = torch.tensor([num_encoder_frames(int(n)) for n in num_mel], device=mel.device)
         return self.project(enc, prompt_ids), lens
 
     def prediction(self, ids: torch.Tensor) -> torch.Tensor:
         """ids: (B, U) int64, blank first.  Returns (B, U, J)."""
-        return self.decoder(ids)[0]
+        return self.decoder(ids)
 
-    def cast(self, dtype: torch.dtype) -> NemotronAsr:
-        """Convert the weights for inference; the prompt and encoder projections stay float32."""
-        for part in (self.encoder, self.decoder, self.joint):
-            part.to(dtype)
-        for part in (self.prompt_projector, self.encoder_projector):
-            part.float()
+    def prepare(self, dtype: str) -> NemotronAsr:
+        """Take the fastest layers for inference in float32, bfloat16, float16 or int8.
+
+        The prompt and encoder projections stay float32. Parts without weights are left alone.
+        """
+        if not self.joint.head.weight.is_meta:
+            self.decoder.prepare(dtype)
+            self.joint.prepare(dtype)
+        if not self.encoder_projector.weight.is_meta:
+            self.encoder.prepare(dtype)
+            self.prompt_projector.float()
+            self.encoder_projector.float()
         return self.eval().requires_grad_(False)

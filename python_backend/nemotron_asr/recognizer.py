@@ -10,7 +10,14 @@ import torch
 
 from . import recordings
 from .chunks import Chunk, total_frames
-from .config import LOOKAHEAD_BY_LATENCY_MS, SAMPLE_RATE, SUBSAMPLING, TOKEN_FRAME_MS, ModelConfig
+from .config import (
+    LOOKAHEAD_BY_LATENCY_MS,
+    LOOKAHEADS,
+    SAMPLE_RATE,
+    SUBSAMPLING,
+    TOKEN_FRAME_MS,
+    ModelConfig,
+)
 from .decoding import Token, greedy_decode
 from .encoder import UNKNOWN_LENGTH, EncoderState
 from .errors import invalid
@@ -70,7 +77,7 @@ class Recognizer:
         self.latencies_ms = tuple(
             ms for ms, lookahead in LOOKAHEAD_BY_LATENCY_MS.items() if lookahead in supported
         )
-        self._positions: list[torch.Tensor] | None = None
+        self._positions: dict[int, list[tuple]] = {}
 
     @property
     def config(self) -> ModelConfig:
@@ -94,21 +101,33 @@ class Recognizer:
         default_ms = max(self.latencies_ms)
         return parse_options(parameters, self.languages, self.latencies_ms, default_ms)
 
-    def fresh_encoder(self, batch: int) -> EncoderState:
-        return EncoderState.fresh(self.config.encoder, batch, self.device, self.dtype)
+    def fresh_encoder(self, batch: int, frames_per_call: int) -> EncoderState:
+        return EncoderState.fresh(
+            self.config.encoder, batch, frames_per_call, self.device, self.dtype
+        )
 
     def fresh_prediction(self, batch: int) -> PredictionState:
         with torch.inference_mode():
             return self.net.decoder.fresh(batch)
 
-    def positions(self, num_frames: int) -> list[torch.Tensor]:
-        """Positional keys for calls of so many frames: slices of one table."""
-        if self._positions is None:
+    def positions(self, num_frames: int) -> list[tuple]:
+        """Positional keys for calls of so many frames: a table of its own for each live chunk.
+
+        The stretches of recordings may have any number of frames: slices of one table.
+        """
+        context, table_frames = self.config.encoder.left_context, num_frames
+        if num_frames > max(LOOKAHEADS) + 1:
+            table_frames = recordings.FRAMES_PER_CALL
+        if table_frames not in self._positions:
             with torch.inference_mode():
-                self._positions = self.net.encoder.position_keys(recordings.FRAMES_PER_CALL)
-        first = recordings.FRAMES_PER_CALL - num_frames
-        stop = first + self.config.encoder.left_context + 2 * num_frames - 1
-        return [table[:, :, first:stop] for table in self._positions]
+                made = self.net.encoder.position_keys(table_frames, context)
+                self._positions[table_frames] = made
+        first = table_frames - num_frames
+        stop = first + context + 2 * num_frames - 1
+        return [
+            tuple(table[:, :, first:stop] for table in layer)
+            for layer in self._positions[table_frames]
+        ]
 
     @torch.inference_mode()
     def features(self, rows: Sequence[Chunk], num_frames: int) -> torch.Tensor:
@@ -129,15 +148,19 @@ class Recognizer:
         prompt_ids: Sequence[int],
         lookahead: int,
         state: EncoderState,
-    ) -> tuple[torch.Tensor, EncoderState]:
+        slots: Sequence[int] | None = None,
+    ) -> torch.Tensor:
         """mel: (B, 8 E, M).  num_mel: mel frames of each whole stream, None while it goes on.
 
-        Returns the joint's input (B, E, J) float32 and the state for the next call.
+        state: the streams' pasts, which this call moves on.  slots: the row of `state` that each
+        has; the first B where not given.
+        Returns the joint's input (B, E, J) float32.
         """
         ends = self._tensor([UNKNOWN_LENGTH if n is None else n for n in num_mel])
         positions = self.positions(mel.shape[1] // SUBSAMPLING)
-        enc, state = self.net.encoder(mel, ends, lookahead, state, positions)
-        return self.net.project(enc, self._tensor(prompt_ids)), state
+        index = None if slots is None else self._tensor(slots)
+        enc = self.net.encoder(mel, ends, lookahead, state, index, positions)
+        return self.net.project(enc, self._tensor(prompt_ids))
 
     @torch.inference_mode()
     def decode(
@@ -146,9 +169,10 @@ class Recognizer:
         num_frames: list[int],
         first_frame: list[int],
         state: PredictionState,
-    ) -> tuple[list[list[Token]], PredictionState]:
+        slots: list[int] | None = None,
+    ) -> list[list[Token]]:
         """Greedy RNN-T on (B, E, J); see `greedy_decode`."""
-        return greedy_decode(self.net, f, num_frames, first_frame, state)
+        return greedy_decode(self.net, f, num_frames, first_frame, state, slots)
 
     def step(
         self,
@@ -157,23 +181,22 @@ class Recognizer:
         lookahead: int,
         encoder: EncoderState,
         prediction: PredictionState,
-    ) -> tuple[list[list[Token]], EncoderState, PredictionState]:
+        slots: list[int] | None = None,
+    ) -> list[list[Token]]:
         """Audio to tokens for the next `num_frames` encoder frames of each row.
 
-        A row whose stream ends within them emits nothing past its end. Returns the tokens of each
-        row and the states for the next call.
+        The states are moved on, in the rows `slots` or in all of them. A row whose stream ends
+        within the call emits nothing past its end. Returns the tokens of each row.
         """
         mel = self.features(rows, num_frames)
         num_mel = [None if r.num_samples is None else num_mel_frames(r.num_samples) for r in rows]
-        f, encoder = self.encode(mel, num_mel, [r.prompt_id for r in rows], lookahead, encoder)
+        f = self.encode(mel, num_mel, [r.prompt_id for r in rows], lookahead, encoder, slots)
         valid = [
             num_frames if r.num_samples is None
             else min(num_frames, max(0, total_frames(r.num_samples) - r.first_frame))
             for r in rows
         ]  # fmt: skip
-        first = [r.first_frame for r in rows]
-        tokens, prediction = self.decode(f, valid, first, prediction)
-        return tokens, encoder, prediction
+        return self.decode(f, valid, [r.first_frame for r in rows], prediction, slots)
 
     def transcribe(
         self, audio: Sequence[np.ndarray], language: str = AUTO, latency_ms: int | None = None

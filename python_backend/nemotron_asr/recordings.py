@@ -35,15 +35,12 @@ def to_tokens(
     tokens: dict[int, list[Token]] = {i: [] for i in range(len(audio))}
     prompt, lookahead = recognizer.prompt_id(options.language), options.lookahead
     for group in _groups([len(samples) for samples in audio]):
-        encoder = recognizer.fresh_encoder(len(group))
+        encoder = recognizer.fresh_encoder(len(group), FRAMES_PER_CALL)
         prediction = recognizer.fresh_prediction(len(group))
         totals = [total_frames(len(audio[i])) for i in group]
         for done, num_frames, live in _stretches(totals, lookahead):
-            encoder, prediction = encoder.first(live), prediction.first(live)
             rows = [Chunk(audio[i], 0, done, len(audio[i]), prompt) for i in group[:live]]
-            new, encoder, prediction = recognizer.step(
-                rows, num_frames, lookahead, encoder, prediction
-            )
+            new = recognizer.step(rows, num_frames, lookahead, encoder, prediction)
             for i, more in zip(group, new, strict=False):
                 tokens[i] += more
     return [tokens[i] for i in range(len(audio))]
@@ -70,16 +67,14 @@ def encode(
     width = recognizer.config.decoder_hidden_size
     parts = [[torch.zeros(0, width, device=recognizer.device)] for _ in mels]
     for group in _groups(num_samples):
-        state = recognizer.fresh_encoder(len(group))
+        state = recognizer.fresh_encoder(len(group), FRAMES_PER_CALL)
         totals = [total_frames(num_samples[i]) for i in group]
         for done, num_frames, live in _stretches(totals, lookahead):
-            rows, state = group[:live], state.first(live)
+            rows = group[:live]
             mel = _stack([mels[i] for i in rows], SUBSAMPLING * done, SUBSAMPLING * num_frames)
             num_mel = [num_mel_frames(num_samples[i]) for i in rows]
             prompts = [prompt_ids[i] for i in rows]
-            f, state = recognizer.encode(
-                mel.to(recognizer.device), num_mel, prompts, lookahead, state
-            )
+            f = recognizer.encode(mel.to(recognizer.device), num_mel, prompts, lookahead, state)
             for i, row, total in zip(rows, f, totals, strict=False):
                 parts[i].append(row[: total - done])
     return [torch.cat(own) for own in parts]
@@ -92,10 +87,10 @@ def decode(recognizer: Recognizer, encoded: Sequence[torch.Tensor]) -> list[list
         state = recognizer.fresh_prediction(len(group))
         totals = [len(encoded[i]) for i in group]
         for done, num_frames, live in _stretches(totals, 0):
-            rows, state = group[:live], state.first(live)
+            rows = group[:live]
             f = _stack([encoded[i] for i in rows], done, num_frames).to(recognizer.device)
             valid = [min(num_frames, total - done) for total in totals[:live]]
-            new, state = recognizer.decode(f, valid, [done] * live, state)
+            new = recognizer.decode(f, valid, [done] * live, state)
             for i, more in zip(rows, new, strict=True):
                 tokens[i] += more
     return [tokens[i] for i in range(len(encoded))]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 DEVICES = ("auto", "cpu", "cuda")  # auto: a GPU where there is one
-DTYPES = ("float32", "bfloat16", "float16")  # of weights and caches
+DTYPES = ("float32", "bfloat16", "float16", "int8")  # float16: GPU; int8: weights, on a CPU
 MAX_SLOTS = 16_384  # far below the sequence batcher's max_candidate_sequences
 MIN_IDLE_TIMEOUT_S = 0.1
 MAX_IDLE_TIMEOUT_S = 300.0  # the sequence batcher's own idle limit is a little longer

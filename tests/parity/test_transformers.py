@@ -12,6 +12,7 @@ from nemotron_asr.chunks import Chunk
 from nemotron_asr.config import HOP, LOOKAHEADS, parse_config
 from nemotron_asr.encoder import UNKNOWN_LENGTH, num_encoder_frames
 from nemotron_asr.features import slaney_mel_filters
+from nemotron_asr.model import PredictionState
 
 AUDIO = [reference.speech_like(n, seed) for seed, n in enumerate((83_000, 50_077, 33_333, 1000))]
 LANGUAGES = ["auto", "de-DE", "en-US"]
@@ -92,10 +93,13 @@ def test_encoder_prompt_and_projection(recognizers, references, size, lookahead)
 def test_prediction_network_and_joint(recognizers, references, size):
     recognizer, model = recognizers(size), references(size)
     ids = torch.randint(0, model.config.blank_token_id, (3, 9))
-    g, state = recognizer.net.decoder(ids[:, :4])
-    rest, _ = recognizer.net.decoder(ids[:, 4:], state)
-    expected = model.decoder(ids)
-    torch.testing.assert_close(torch.cat([g, rest], dim=1), expected, atol=1e-5, rtol=1e-5)
+    expected, parts = model.decoder(ids), []
+    state = recognizer.fresh_prediction(3)
+    state = PredictionState(state.g, torch.zeros_like(state.h), torch.zeros_like(state.c))
+    for u in range(ids.shape[1]):
+        state = recognizer.net.decoder.step(ids[:, u], state.h, state.c)
+        parts.append(state.g)
+    torch.testing.assert_close(torch.stack(parts, dim=1), expected, atol=1e-5, rtol=1e-5)
     f = torch.randn(3, 1, expected.shape[-1])
     torch.testing.assert_close(
         recognizer.net.joint(f, expected),
@@ -141,13 +145,13 @@ def test_streaming_encoder_equals_the_reference_offline(recognizers, references,
     recognizer, model = recognizers("tiny"), references("tiny")
     audio = AUDIO[0]
     expected = theirs(model, [audio], lookahead, 9)[0]
-    state, parts = recognizer.fresh_encoder(1), []
+    state, parts = recognizer.fresh_encoder(1, lookahead + 1), []
     for done in range(0, len(expected), lookahead + 1):
         last = done + lookahead + 1 >= len(expected)
         chunk = Chunk(audio, 0, done, len(audio) if last else None, 9)
         mel = recognizer.features([chunk], lookahead + 1)
         num_mel = len(audio) // HOP if last else UNKNOWN_LENGTH
-        f, state = recognizer.encode(mel, [num_mel], [9], lookahead, state)
+        f = recognizer.encode(mel, [num_mel], [9], lookahead, state)
         parts.append(f[0])
     streamed = torch.cat(parts)[: len(expected)]
     torch.testing.assert_close(streamed, expected, atol=1e-4, rtol=1e-4)

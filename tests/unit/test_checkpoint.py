@@ -77,7 +77,7 @@ def test_norwegian_is_not_false(references, tmp_path):
 
 def test_dtypes_are_cast_but_the_prompt_stays_float32(checkpoints):
     net = load_checkpoint(checkpoints("tiny"), dtype="bfloat16").net
-    assert net.encoder.layers[0].self_attn.q_proj.weight.dtype == torch.bfloat16
+    assert net.encoder.layers[0].self_attn.qkv.weight.dtype == torch.bfloat16
     assert net.joint.head.weight.dtype == torch.bfloat16
     assert net.prompt_projector.linear_1.weight.dtype == torch.float32
 

@@ -273,11 +273,9 @@ class StreamingEngine:
         slots = [session.slot for session in sessions]
         try:
             rows = [self._chunk(session, num_frames) for session in sessions]
-            encoder, prediction = self.arena.gather(slots)
-            tokens, encoder, prediction = self.recognizer.step(
-                rows, num_frames, lookahead, encoder, prediction
+            tokens = self.recognizer.step(
+                rows, num_frames, lookahead, self.arena.encoder, self.arena.prediction, slots
             )
-            self.arena.scatter(slots, encoder, prediction)
         except Exception as error:
             failure = _as_asr_error(error)
             for session in sessions:

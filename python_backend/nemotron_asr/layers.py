@@ -1,0 +1,196 @@
+"""Layers for training, and what does the same fastest on a device for inference.
+
+On a CPU in bfloat16 oneDNN lays the weights out once, as its kernels read them: half the time of a
+plain layer on a few rows. Packed for one row, a layer's result does not depend on how many rows
+there are, so a stream's neighbours do not change it by a bit.
+
+What `fastest` returns are plain callables: a module's bookkeeping costs as much as a small layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+INT8_MAX = 127
+
+
+class Linear(nn.Module):
+    """`nn.Linear` with what often follows it: y = residual + scale * silu?(x W^T + b).
+
+    kernel_dims: trailing dimensions of size one that the checkpoint's weight has where it is a
+    convolution of kernel 1.
+    """
+
+    def __init__(self, width_in: int, width_out: int, bias=True, scale=1.0, kernel_dims: int = 0):
+        super().__init__()
+        self.scale = scale
+        self.weight = nn.Parameter(torch.empty(width_out, width_in, *[1] * kernel_dims))
+        self.bias = nn.Parameter(torch.empty(width_out)) if bias else None
+        bound = width_in**-0.5  # as nn.Linear
+        nn.init.uniform_(self.weight, -bound, bound)
+        if bias:
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(
+        self, x: torch.Tensor, residual: torch.Tensor | None = None, silu: bool = False
+    ) -> torch.Tensor:
+        """x: (..., K).  residual: (..., N); not together with silu.  Returns (..., N)."""
+        y = F.linear(x, self.weight.flatten(1), self.bias)
+        if silu:
+            return F.silu(y)
+        return y if residual is None else torch.add(residual, y, alpha=self.scale)
+
+
+class PlainLinear:
+    """`Linear` for inference on any device."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None):
+        self.weight, self.bias = weight, bias
+
+    def __call__(self, x, residual=None, silu=False) -> torch.Tensor:
+        y = F.linear(x, self.weight, self.bias)
+        if silu:
+            return F.silu(y, inplace=True)
+        return y if residual is None else residual + y
+
+
+class PackedLinear:
+    """`Linear` for inference in bfloat16 on a CPU, by oneDNN."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None):
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, 1)
+        self.bias = bias
+        self._alone = torch.ops.mkldnn._linear_pointwise.default
+        self._added = torch.ops.mkldnn._linear_pointwise.binary
+
+    def __call__(self, x, residual=None, silu=False) -> torch.Tensor:
+        if residual is None:
+            return self._alone(x, self.weight, self.bias, "swish" if silu else "none", [], "")
+        return self._added(x, residual, self.weight, self.bias, "add")
+
+
+class Int8Linear:
+    """`Linear` for inference in float32 with int8 weights and inputs, on a CPU by oneDNN.
+
+    Weights have a scale for each output, inputs one for each row. The sums are exact integers, so
+    that a row's result does not depend on the others.
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None):
+        scales = weight.abs().amax(1).clamp_min(1e-12) / INT8_MAX  # (N,)
+        quantised = (weight / scales[:, None]).round().to(torch.int8)
+        self.weight = torch.ops.onednn.qlinear_prepack(quantised, None)
+        self.scales = scales / INT8_MAX  # inputs are divided by their largest magnitude
+        self.zeros = torch.zeros(len(scales), dtype=torch.int32)
+        self.bias = bias
+        self._multiply = torch.ops.onednn.qlinear_pointwise.default
+
+    @staticmethod
+    def is_supported() -> bool:
+        return torch.backends.mkldnn.is_available() and hasattr(
+            torch.ops.onednn, "qlinear_pointwise"
+        )
+
+    def __call__(self, x, residual=None, silu=False) -> torch.Tensor:
+        largest = torch.linalg.vector_norm(x, float("inf"), -1, keepdim=True).clamp_min_(1e-12)
+        quantised = (x * (INT8_MAX / largest)).round_().to(torch.int8)
+        y = self._multiply(
+            quantised, 1.0, 0, self.weight, self.scales, self.zeros, None, 1.0, 0, torch.float32,
+            "none", [], "",
+        )  # fmt: skip
+        if self.bias is None and residual is not None:
+            return torch.addcmul(residual, y, largest)
+        y = y.mul_(largest) if self.bias is None else torch.addcmul(self.bias, y, largest)
+        if silu:
+            return F.silu(y, inplace=True)
+        return y if residual is None else residual + y
+
+
+class DepthwiseConv:
+    """A depthwise convolution over time for inference, (B, T, D) to (B, T - K + 1, D)."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None):
+        """weight: (D, 1, K)."""
+        self.weight, self.bias = weight[:, :, None], bias
+        self.packed = None
+        if packs(weight):
+            self.packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
+                self.weight.to_mkldnn(), [0, 0], [1, 1], [1, 1], len(weight)
+            )
+            self._convolve = torch.ops.mkldnn._convolution_pointwise.default
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        # Two-dimensional, as it then takes channels last without transposing.
+        x, groups = x.transpose(1, 2).unsqueeze(2), len(self.weight)
+        if self.packed is None:
+            y = F.conv2d(x, self.weight, self.bias, groups=groups)
+        else:
+            y = self._convolve(
+                x, self.packed, self.bias, [0, 0], [1, 1], [1, 1], groups, "none", [], ""
+            )
+        return y.squeeze(2).transpose(1, 2)
+
+
+class Norm:
+    """`nn.LayerNorm` for inference."""
+
+    def __init__(self, norm: nn.LayerNorm):
+        self.shape, self.eps = norm.normalized_shape, norm.eps
+        self.weight, self.bias = norm.weight.detach(), norm.bias.detach()
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.layer_norm(x, self.shape, self.weight, self.bias, self.eps)
+
+
+def fastest_linear(layers: list[Linear | nn.Linear], dtype: str) -> Callable:
+    """One layer for inference that computes what these do on one input, side by side.
+
+    dtype: float32, bfloat16, float16 or int8. The layers' weights may be of any float dtype.
+    """
+    weight = torch.cat([layer.weight.detach().flatten(1) for layer in layers])
+    biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
+    scale = getattr(layers[0], "scale", 1.0)
+    return fastest(weight * scale, torch.cat(biases) * scale if biases else None, dtype)
+
+
+def fastest(weight: torch.Tensor, bias: torch.Tensor | None, dtype: str) -> Callable:
+    """The fastest layer for a weight (N, K) and a bias (N,) on their device."""
+    kind = compute_dtype(dtype)
+    weight, bias = weight.to(kind).contiguous(), None if bias is None else bias.to(kind)
+    if dtype == "int8":
+        return Int8Linear(weight, bias)
+    if packs(weight):
+        return PackedLinear(weight, bias)
+    return PlainLinear(weight, bias)
+
+
+def packs(weight: torch.Tensor) -> bool:
+    """Whether oneDNN lays out weights of this kind on this machine."""
+    return (
+        weight.dtype == torch.bfloat16
+        and weight.device.type == "cpu"
+        and torch.backends.mkldnn.is_available()
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+
+
+def replace_layers(part: nn.Module, dtype: str) -> None:
+    """Replace the linear layers and norms that a module holds itself by their fastest kind."""
+    for name, layer in list(part.named_children()):
+        if isinstance(layer, Linear):
+            fast = fastest_linear([layer], dtype)
+        elif isinstance(layer, nn.LayerNorm):
+            fast = Norm(layer)
+        else:
+            continue
+        delattr(part, name)
+        setattr(part, name, fast)
+
+
+def compute_dtype(dtype: str) -> torch.dtype:
+    """What flows between layers, and what caches hold: int8 is for weights alone."""
+    return torch.float32 if dtype == "int8" else getattr(torch, dtype)
