@@ -79,7 +79,7 @@ class ChunkBench:
         first = self._ours["ours"]
         self._device, self._config = first.device, first.config
         plain = torch.bfloat16 if settings.dtype == "int8" else getattr(torch, settings.dtype)
-        weights = _published_weights(settings.checkpoint, first, plain)
+        weights = published_weights(settings.checkpoint, first, plain)
         self._floor = Floor(self._config, weights)
         self._theirs = None
         if settings.transformers:
@@ -280,7 +280,7 @@ def _difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return round(float((ours.float() - theirs).abs().max() / theirs.std()), 6)
 
 
-def _published_weights(
+def published_weights(
     checkpoint: Path, recognizer: Recognizer, dtype: torch.dtype
 ) -> dict[str, torch.Tensor]:
     """The checkpoint's tensors in this dtype; shared with our model where it keeps them so."""

@@ -141,5 +141,34 @@ def capacity(checkpoint, json_path, **options):
     save_report(report, json_path)
 
 
+@bench.command()
+@checkpoint_option
+@dtype_option("bfloat16")
+@device_option
+@click.option("--latency-ms", type=int, default=1120, show_default=True)
+@click.option("--case", "cases", multiple=True,
+              type=click.Choice(["10 s", "32 x 10 s", "10 min", "60 min"]),
+              help="May be repeated.  [default: all]")  # fmt: skip
+@click.option("--door", "doors", multiple=True, type=click.Choice(["library", "http"]),
+              help="[default: both]")  # fmt: skip
+@click.option("--transformers/--no-transformers", default=True, show_default=True)
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True)
+@json_option
+def offline(checkpoint, cases, doors, json_path, **options):
+    """Whole files: real-time factor and peak memory; and generate() of transformers."""
+    from . import offline as benchmark
+    from .report import save_report
+
+    settings = benchmark.OfflineSettings(
+        checkpoint=_checkpoint(checkpoint),
+        cases=tuple(case for case in benchmark.CASES if not cases or case in cases),
+        doors=doors or benchmark.OfflineSettings.doors,
+        **options,
+    )
+    report = benchmark.run(settings)
+    benchmark.show(report)
+    save_report(report, json_path)
+
+
 if __name__ == "__main__":
     bench()
