@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .live_load import LoadResult, LoadSpec, run_load
-from .report import make_report, print_table, say
+from .report import TextTable, make_report, say
 from .servers import SERVER, STREAMING, Target, serving
 from .stats import largest_passing, percentile, share_late
 
@@ -153,7 +153,7 @@ def _progress(row: dict) -> str:
     )
 
 
-def show(report: dict) -> None:
+def table(report: dict) -> TextTable:
     settings = report["settings"]
     what = f"{settings['latency_ms']} ms chunks, packets of {settings['packet_ms']} ms"
     columns = ["run", "streams", "s", "late %", "lag p50 ms", "p95", "p99", "max"]
@@ -165,6 +165,6 @@ def show(report: dict) -> None:
         used = [row["cores"].get(name) for name in (SERVER, STREAMING, GENERATOR)]
         first = [row["kind"], row["streams"], row["duration_s"], 100 * row["late_share"]]
         lines.append([*first, *lags, *finals, *used, "yes" if row["passes"] else "no"])
-    print_table(f"{what}; cores used, of {report['hardware']['cores']}", columns, lines)
-    if settings["c120"] is not None:
-        print(f"C120 = {settings['c120']} streams")
+    found = "" if settings["c120"] is None else f"C120 = {settings['c120']} streams; "
+    title = f"{found}{what}, {settings['dtype']}; cores used, of {report['hardware']['cores']}"
+    return TextTable(title, columns, lines)

@@ -22,7 +22,7 @@ from nemotron_asr.config import SAMPLE_RATE, SUBSAMPLING, TOKEN_FRAME_MS, TOKEN_
 from nemotron_asr.engine import Request
 
 from .floor import Floor
-from .report import make_report, print_table, say
+from .report import TextTable, make_report, say
 from .speech import speech, speech_pcm
 from .timing import interleaved, summary
 
@@ -129,7 +129,7 @@ class ChunkBench:
             from .reference_model import ReferenceStream
 
             streams["transformers"] = ReferenceStream(self._theirs, lookahead, prompt)
-        mels = [self._mel(lookahead, batch, index) for index in range(_fill(lookahead) + 1)]
+        mels = [self._mel(lookahead, batch, index) for index in range(fill_rounds(lookahead) + 1)]
         steady = mels[-1]
         outputs = {}
         for name, stream in streams.items():
@@ -185,7 +185,7 @@ class ChunkBench:
             name: EngineRound(recognizer, lookahead, batch)
             for name, recognizer in self._ours.items()
         }
-        for _ in range(_fill(lookahead)):
+        for _ in range(fill_rounds(lookahead)):
             for engine_round in rounds.values():
                 engine_round()
         return self._rows("round", dict(rounds))
@@ -254,14 +254,14 @@ def _packets(pcm: np.ndarray, size: int) -> list[np.ndarray]:
     return [pcm[i : i + size] for i in range(0, len(pcm) - size + 1, size)]
 
 
-def _fill(lookahead: int) -> int:
+def fill_rounds(lookahead: int) -> int:
     """Chunks that fill the left context."""
     return CACHED_FRAMES // (lookahead + 1)
 
 
 def _steady_chunks(lookahead: int, batch: int, prompt_id: int) -> list[Chunk]:
     frames = lookahead + 1
-    first = _fill(lookahead) * frames
+    first = fill_rounds(lookahead) * frames
     return [_chunk(row, first, frames, prompt_id) for row in range(batch)]
 
 
@@ -297,8 +297,8 @@ def published_weights(
     return weights
 
 
-def show(report: dict) -> None:
-    """The tables."""
+def table(report: dict) -> TextTable:
+    """One line a case; minima in ms."""
     cases: dict[tuple, dict] = defaultdict(dict)
     for row in report["rows"]:
         cases[row["latency_ms"], row["batch"]][row["part"], row["contender"]] = row
@@ -316,7 +316,7 @@ def show(report: dict) -> None:
     settings = report["settings"]
     title = f"one chunk, ms (minimum), {settings['dtype']}, {report['hardware']['cpu']}, " \
             f"{settings['threads']} threads"  # fmt: skip
-    print_table(title, columns, lines)
+    return TextTable(title, columns, lines)
 
 
 def _line(rows: dict, batch: int) -> list:

@@ -44,6 +44,13 @@ def _checkpoint(path: Path | None) -> Path:
     return published_random()
 
 
+def _finish(benchmark, report: dict, json_path: Path | None) -> None:
+    from .report import save_report
+
+    benchmark.table(report).print()
+    save_report(report, json_path)
+
+
 @click.group()
 def bench() -> None:
     """Benchmarks: one chunk, capacity, packets, files, word errors."""
@@ -65,7 +72,6 @@ def bench() -> None:
 def chunk(checkpoint, dtype, device, lookaheads, batches, transformers, parts, repeats, json_path):
     """One chunk: front end, encoder, decoder, round; beside transformers and the floor."""
     from . import chunk as benchmark
-    from .report import save_report
 
     settings = benchmark.ChunkSettings(
         checkpoint=_checkpoint(checkpoint),
@@ -78,8 +84,7 @@ def chunk(checkpoint, dtype, device, lookaheads, batches, transformers, parts, r
         repeats=repeats,
     )
     report = benchmark.run(settings)
-    benchmark.show(report)
-    save_report(report, json_path)
+    _finish(benchmark, report, json_path)
 
 
 url_option = click.option(
@@ -103,11 +108,9 @@ def packets(checkpoint, url, json_path, **options):
     from asr_server import default_checkpoint
 
     from . import packets as benchmark
-    from .report import save_report
 
     report = benchmark.run(checkpoint or default_checkpoint(), url, **options)
-    benchmark.show(report)
-    save_report(report, json_path)
+    _finish(benchmark, report, json_path)
 
 
 @bench.command()
@@ -130,15 +133,13 @@ def packets(checkpoint, url, json_path, **options):
 def capacity(checkpoint, json_path, **options):
     """Live streams that the whole server holds: lags, and a search for C120."""
     from . import capacity as benchmark
-    from .report import save_report
 
     packet_ms = options["packet_ms"]
     if packet_ms is not None and not 10 <= packet_ms <= options["latency_ms"]:
         raise click.BadParameter(f"{packet_ms}; valid: 10 to latency-ms", param_hint="--packet-ms")
     path = checkpoint if options["url"] else _checkpoint(checkpoint)
     report = benchmark.run(benchmark.CapacitySettings(checkpoint=path, **options))
-    benchmark.show(report)
-    save_report(report, json_path)
+    _finish(benchmark, report, json_path)
 
 
 @bench.command()
@@ -157,7 +158,6 @@ def capacity(checkpoint, json_path, **options):
 def offline(checkpoint, cases, doors, json_path, **options):
     """Whole files: real-time factor and peak memory; and generate() of transformers."""
     from . import offline as benchmark
-    from .report import save_report
 
     settings = benchmark.OfflineSettings(
         checkpoint=_checkpoint(checkpoint),
@@ -166,8 +166,78 @@ def offline(checkpoint, cases, doors, json_path, **options):
         **options,
     )
     report = benchmark.run(settings)
-    benchmark.show(report)
-    save_report(report, json_path)
+    _finish(benchmark, report, json_path)
+
+
+@bench.command()
+@click.argument("manifests", metavar="MANIFEST...", nargs=-1, required=True, type=_PATH)
+@click.option("--checkpoint", type=_PATH, help="[default: the bundled one]")
+@dtype_option("float32")
+@device_option
+@click.option("--latency-ms", "latencies_ms", type=int, multiple=True, help="[default: all]")
+@click.option("--prompt", "prompts", type=click.Choice(["given", "auto"]), multiple=True,
+              help="Language given, or auto.  [default: both]")  # fmt: skip
+@click.option("--live", is_flag=True, help="Also stream through the real server, and compare.")
+@url_option
+@click.option("--limit", type=click.IntRange(1), help="At most so many of a set, spread over it.")
+@json_option
+def wer(manifests, checkpoint, latencies_ms, prompts, json_path, **options):
+    """Word error rates and language accuracy of sets of recordings.
+
+    MANIFEST is JSON lines with text, language, and audio (a file) or start and num_samples (in the
+    PCM16 file of the same name); or a folder of recordings with their texts beside them.
+    """
+    from asr_server import default_checkpoint
+
+    from . import wer as benchmark
+
+    settings = benchmark.WerSettings(
+        manifests=manifests,
+        checkpoint=checkpoint or default_checkpoint(),
+        latencies_ms=latencies_ms,
+        prompts=prompts or benchmark.WerSettings.prompts,
+        **options,
+    )
+    report = benchmark.run(settings)
+    _finish(benchmark, report, json_path)
+
+
+@bench.command()
+@checkpoint_option
+@dtype_option("bfloat16")
+@device_option
+@click.option("--latency-ms", type=int, default=320, show_default=True)
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--trace", type=_PATH, help="Write a trace for chrome://tracing or Perfetto here.")
+@json_option
+def profile(checkpoint, json_path, **options):
+    """Where the time of the engine's rounds goes, by operator (torch.profiler)."""
+    from . import profile as benchmark
+
+    report = benchmark.run(_checkpoint(checkpoint), **options)
+    _finish(benchmark, report, json_path)
+
+
+@bench.command()
+@click.argument("reports", metavar="JSON...", nargs=-1, required=True, type=_PATH)
+@click.option("--markdown", is_flag=True, help="Tables as the README has them.")
+@click.option("--plots", type=_PATH, help="Also draw plots, into this folder.")
+def show(reports, markdown, plots):
+    """Tables and plots of reports that were written before."""
+    import importlib
+
+    from .report import read_report
+
+    for path in reports:
+        report = read_report(path)
+        benchmark = importlib.import_module(f".{report['benchmark']}", __package__)
+        table = benchmark.table(report)
+        click.echo(table.markdown()) if markdown else table.print()
+        if plots is not None:
+            from .plots import plot
+
+            plot(report, plots / f"{path.stem}.png")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from nemotron_asr import Recognizer, load_checkpoint
 from nemotron_asr.config import SAMPLE_RATE, TOKEN_FRAME_MS
 
 from .memory import PeakMemory, proportional_mb, resident_mb
-from .report import make_report, print_table, say
+from .report import TextTable, make_report, say
 from .servers import serving
 from .speech import speech_pcm, wav_file
 from .stats import median
@@ -192,7 +192,7 @@ def _recordings(case: str) -> list[np.ndarray]:
     return [speech_pcm(duration_s, 1.7 * i) for i in range(count)]
 
 
-def show(report: dict) -> None:
+def table(report: dict) -> TextTable:
     columns = ["file", "through", "s", "median s", "real-time factor", "times real time",
                "peak MB more", "loaded MB", "tokens"]  # fmt: skip
     lines = []
@@ -203,4 +203,4 @@ def show(report: dict) -> None:
         lines.append([row["case"], row["door"], fastest_s, median_s, rtf, 1 / row["rtf"],
                       row.get("growth_mb"), row.get("loaded_mb"), row.get("tokens")])  # fmt: skip
     s = report["settings"]
-    print_table(f"whole files, {s['dtype']}, {s['latency_ms']} ms", columns, lines)
+    return TextTable(f"whole files, {s['dtype']}, {s['latency_ms']} ms", columns, lines)

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from .live_load import LoadResult, LoadSpec, run_load
-from .report import make_report, print_table, say
+from .report import TextTable, make_report, say
 from .servers import SERVER, STREAMING, Target, serving
 
 METHOD = """Live streams on the real server, one gRPC stream each, send packets at their pace that
@@ -84,11 +84,11 @@ def _idle_share(target: Target) -> dict[str, float]:
     return {name: (s - before[name]) / IDLE_S for name, s in target.cpu_s().items()}
 
 
-def show(report: dict) -> None:
+def table(report: dict) -> TextTable:
     columns = ["packets", "number", "a second", "tritonserver ms", "Python ms", "generator ms"]
     keys = ("case", "packets", "packets_per_s", "server_ms", "python_ms", "generator_ms")
     rows = [[_digits(row[key]) for key in keys] for row in report["rows"]]
-    print_table("CPU time of a packet outside the model", columns, rows)
+    return TextTable("CPU time of a packet outside the model", columns, rows)
 
 
 def _digits(value):

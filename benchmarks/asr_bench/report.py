@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def make_report(benchmark: str, settings: Mapping, rows: Sequence[Mapping], meth
         "schema": SCHEMA,
         "benchmark": benchmark,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": " ".join(["asr", *sys.argv[1:]]),
+        "command": " ".join(["asr", *map(_without_folders, sys.argv[1:])]),
         "commit": _commit(),
         "hardware": hardware(),
         "versions": versions(),
@@ -97,14 +98,27 @@ def versions() -> dict:
     return found
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence]) -> None:
-    """columns: their titles; those that are not the first are right-aligned."""
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row))
-    Console(width=max(_MIN_WIDTH, Console().width), highlight=False).print(table)
+@dataclass(frozen=True)
+class TextTable:
+    """A table for people: titles of columns, lines of values."""
+
+    title: str
+    columns: Sequence[str]
+    lines: Sequence[Sequence]
+
+    def print(self) -> None:
+        table = Table(title=self.title, title_justify="left", title_style="bold")
+        for i, column in enumerate(self.columns):
+            table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
+        for line in self.lines:
+            table.add_row(*map(_cell, line))
+        Console(width=max(_MIN_WIDTH, Console().width), highlight=False).print(table)
+
+    def markdown(self) -> str:
+        rows = [self.columns, ["---"] + ["---:"] * (len(self.columns) - 1)]
+        rows += [[_cell(value) for value in line] for line in self.lines]
+        body = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        return f"**{self.title}**\n\n{body}\n"
 
 
 def say(message: str) -> None:
@@ -123,10 +137,15 @@ def _cell(value) -> str:
 def _plain(value):
     """What JSON can hold."""
     if isinstance(value, Path):
-        return value.name  # where it lies is nobody's business
+        return value.name
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return value
+
+
+def _without_folders(argument: str) -> str:
+    """Where things lie on a machine is nobody's business."""
+    return Path(argument).name if argument.startswith("/") else argument
 
 
 def _commit() -> str | None:

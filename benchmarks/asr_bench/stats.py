@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
+
+import numpy as np
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -59,12 +60,10 @@ def bootstrap_interval(
     """
     if len(errors) != len(words) or not words or sum(words) == 0:
         raise ValueError("errors and words must be of the same utterances, with words in them")
-    rng, count = random.Random(seed), len(words)
-    rates = []
-    for _ in range(rounds):
-        drawn = rng.choices(range(count), k=count)
-        total = sum(words[i] for i in drawn)
-        if total:
-            rates.append(sum(errors[i] for i in drawn) / total)
+    errors, words = np.asarray(errors), np.asarray(words)
+    rng, count = np.random.default_rng(seed), len(words)
+    drawn = rng.integers(count, size=(rounds, count))
+    totals = words[drawn].sum(axis=1)
+    rates = (errors[drawn].sum(axis=1) / np.maximum(totals, 1))[totals > 0].tolist()
     tail = 100 * (1 - level) / 2
     return percentile(rates, tail), percentile(rates, 100 - tail)
