@@ -10,7 +10,7 @@ whole recording gives. First, middle and last chunks so have one shape, and shar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -61,6 +61,20 @@ class EncoderState(NamedTuple):
             (x[:, slot] if name in ("kv", "conv") else x[slot]).zero_()
 
 
+class Positions(NamedTuple):
+    """What the layers know of P relative distances, farthest first."""
+
+    keys: list[torch.Tensor]  # L times (H, Dh, P), scaled
+    constants: torch.Tensor  # (L, H, 1, P): what bias_v has more than bias_u of them
+
+    def of_fewer(self, frames: int, fewer: int) -> Positions:
+        """Those of calls of `fewer` frames, from those of calls of `frames`."""
+        first, last = frames - fewer, fewer - frames or None
+        return Positions(
+            [keys[:, :, first:last] for keys in self.keys], self.constants[..., first:last]
+        )
+
+
 class _Past:
     """How the rows of one call reach their streams' pasts: none, or rows of a state."""
 
@@ -69,40 +83,49 @@ class _Past:
     ):
         self.context = config.left_context if state is not None else 0
         self.kernel = config.conv_kernel_size
-        self.state = state
+        self.slots, self.state = slots, state
         if state is None:
             self.frames = torch.zeros_like(slots)
             return
         self.frames = state.frames.index_select(0, slots)
         self.kv = state.kv.flatten(1, 2).unbind()  # L times (N (C + E), 2 Hkv Dh)
-        self.conv = state.conv.flatten(1, 2).unbind()
-        self.kv_rows = self._rows(slots, state.kv.shape[2], self.context, E)
-        self.conv_rows = self._rows(slots, state.conv.shape[2], self.kernel - 1, E)
+        rows = self._rows(state.kv.shape[2], -self.context, E)
+        self.kv_rows, self.new_kv_rows = rows.flatten(), rows[:, self.context :].flatten()
+        # Of the convolutions' inputs little is needed: read and written for all layers at once.
+        self.conv = state.conv.flatten(1, 2)  # (L, N (K - 1 + E), D)
+        self.new_conv_rows = self._rows(state.conv.shape[2], 0, E).flatten()
+        self.new_conv: list[torch.Tensor] = []
+        rows = self._rows(state.conv.shape[2], 1 - self.kernel, 0).flatten()
+        past = self.conv.index_select(1, rows).view(len(self.conv), len(slots), self.kernel - 1, -1)
+        self.past_conv = past.unbind()
 
-    def _rows(self, slots: torch.Tensor, length: int, back: int, E: int) -> tuple:
-        """Rows of a flat ring that frames t - back ... t + E - 1 have, and those from t on."""
-        time = self.frames[:, None] + torch.arange(-back, E, device=slots.device)
-        rows = slots[:, None] * length + time.remainder(length)  # (B, back + E)
-        return rows.flatten(), rows[:, back:].flatten()
+    def _rows(self, length: int, start: int, stop: int) -> torch.Tensor:
+        """(B, stop - start) rows of a flat ring that hold frames t + start ... t + stop - 1."""
+        time = self.frames[:, None] + torch.arange(start, stop, device=self.slots.device)
+        return self.slots[:, None] * length + time.remainder(length)
 
     def keys_and_values(self, layer: int, new: torch.Tensor) -> torch.Tensor:
         """new: (B, E, 2 Hkv Dh).  Returns (B, C + E, 2 Hkv Dh), of which the last are new."""
         if self.state is None:
             return new
-        return self._extend(self.kv[layer], self.kv_rows, new)
+        ring, (B, _, width) = self.kv[layer], new.shape
+        ring.index_copy_(0, self.new_kv_rows, new.reshape(-1, width))
+        return ring.index_select(0, self.kv_rows).view(B, -1, width)
 
     def conv_inputs(self, layer: int, new: torch.Tensor) -> torch.Tensor:
         """new: (B, E, D).  Returns (B, K - 1 + E, D), of which the last are new."""
         if self.state is None:
             return F.pad(new, (0, 0, self.kernel - 1, 0))
-        return self._extend(self.conv[layer], self.conv_rows, new)
+        self.new_conv.append(new)
+        return torch.cat([self.past_conv[layer], new], dim=1)
 
-    @staticmethod
-    def _extend(ring: torch.Tensor, rows: tuple, new: torch.Tensor) -> torch.Tensor:
-        all_rows, new_rows = rows
-        B, _, width = new.shape
-        ring.index_copy_(0, new_rows, new.reshape(-1, width))
-        return ring.index_select(0, all_rows).view(B, -1, width)
+    def move_on(self, num_frames: int) -> None:
+        """Behind the last layer: the streams are so many frames further."""
+        if self.state is None:
+            return
+        new = torch.stack(self.new_conv).flatten(1, 2)  # (L, B E, D)
+        self.conv.index_copy_(1, self.new_conv_rows, new)
+        self.state.frames.index_add_(0, self.slots, torch.full_like(self.slots, num_frames))
 
 
 def num_encoder_frames(num_mel: int) -> int:
@@ -168,14 +191,11 @@ class Attention(nn.Module):
         residual: torch.Tensor,
         past: _Past,
         layer: int,
-        positions: tuple[torch.Tensor, torch.Tensor],
-        mask: torch.Tensor,
+        positions: Sequence[torch.Tensor],
     ) -> torch.Tensor:
-        """x: (B, E, D).  positions: from `position_keys`, of P = C + 2E - 1 distances.
+        """x: (B, E, D).  positions: as in `_position_scores`, of P = C + 2E - 1 distances.
 
-        C is 0 for streams without a past.
-        mask: (B, E, P), -inf where a query must not see the key at a distance, else 0.
-        Returns residual + the result, (B, E, D).
+        C is 0 for streams without a past. Returns residual + the result, (B, E, D).
         """
         B, E, _ = x.shape
         if self.qkv is None:
@@ -190,7 +210,7 @@ class Attention(nn.Module):
             q.transpose(1, 2),
             k,
             v,
-            attn_mask=_position_scores(q, positions, mask, k.shape[2]),
+            attn_mask=_position_scores(q, positions, k.shape[2]),
             enable_gqa=self.num_kv_heads != self.num_heads,
         )  # (B, H, E, Dh)
         return self.o_proj(out.transpose(1, 2).reshape(B, E, -1), residual)
@@ -198,19 +218,20 @@ class Attention(nn.Module):
 
 def _position_scores(
     q: torch.Tensor,
-    positions: tuple[torch.Tensor, torch.Tensor],
-    mask: torch.Tensor,
+    positions: Sequence[torch.Tensor],
     num_keys: int,
 ) -> torch.Tensor:
     """What relative distance adds to the scores of queries (B, E, H, Dh): (B, H, E, num_keys).
+
+    positions: the keys of P distances (H, Dh, P), and what is added to their products
+    (H, B E, P): what bias_v has more than bias_u, and -inf where a query must not see a key.
 
     Column p of the scores by distance stands for the distance P - E - p; query i and key j are
     num_keys - E + i - j apart, which is column E - 1 - i + j. So the scores by key are a view: in
     memory, rows of P - 1 from element E - 1 on.
     """
     B, E, H, Dh = q.shape
-    keys, constant = positions
-    base = constant + mask.flatten(0, 1)  # (H, B E, P)
+    keys, base = positions
     scores = torch.baddbmm(base, q.reshape(B * E, H, Dh).transpose(0, 1), keys)
     P = scores.shape[2]
     return scores.as_strided(
@@ -266,12 +287,11 @@ class ConformerLayer(nn.Module):
         x: torch.Tensor,
         past: _Past,
         layer: int,
-        positions: tuple[torch.Tensor, torch.Tensor],
-        mask: torch.Tensor,
+        positions: Sequence[torch.Tensor],
     ) -> torch.Tensor:
         """x: (B, E, D), the others as in `Attention`.  Returns (B, E, D)."""
         x = self.feed_forward1(self.norm_feed_forward1(x), x)
-        x = self.self_attn(self.norm_self_att(x), x, past, layer, positions, mask)
+        x = self.self_attn(self.norm_self_att(x), x, past, layer, positions)
         x = self.conv(self.norm_conv(x), x, past, layer)
         x = self.feed_forward2(self.norm_feed_forward2(x), x)
         return self.norm_out(x)
@@ -291,8 +311,8 @@ class Encoder(nn.Module):
         self.subsampling = Subsampling(config)
         self.layers = nn.ModuleList(ConformerLayer(config) for _ in range(config.num_hidden_layers))
 
-    def position_keys(self, num_frames: int, context: int) -> list[tuple]:
-        """What each layer takes of the distances in calls of E `num_frames` behind C `context`.
+    def position_keys(self, num_frames: int, context: int) -> Positions:
+        """What the layers take of the distances in calls of E `num_frames` behind C `context`.
 
         It depends on the weights and the lengths alone, so that a server makes it once.
         """
@@ -302,7 +322,8 @@ class Encoder(nn.Module):
         even = torch.arange(0, D, 2, device=device).float()
         angle = distance[:, None] / 10000.0 ** (even / D)
         embedding = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)  # (P, D)
-        return [layer.self_attn.position_keys(embedding) for layer in self.layers]
+        made = [layer.self_attn.position_keys(embedding) for layer in self.layers]
+        return Positions([keys for keys, _ in made], torch.stack([c for _, c in made]))
 
     def prepare(self, dtype: str) -> None:
         """Take the fastest layers that the device has, for inference; see `fastest_linear`."""
@@ -319,7 +340,7 @@ class Encoder(nn.Module):
         lookahead: int,
         state: EncoderState | None = None,
         slots: torch.Tensor | None = None,
-        positions: list[tuple] | None = None,
+        positions: Positions | None = None,
     ) -> torch.Tensor:
         """Encode the next frames of each row's stream.
 
@@ -342,10 +363,11 @@ class Encoder(nn.Module):
         if positions is None:
             positions = self.position_keys(E, past.context)
         mask = _mask(past, num_mel, E, lookahead, self.config, x.dtype)
-        for i, (layer, keys) in enumerate(zip(self.layers, positions, strict=True)):
-            x = layer(x, past, i, keys, mask)
-        if state is not None:
-            state.frames.index_add_(0, slots, torch.full_like(slots, E))
+        keys, constants = positions
+        bases = _bases(constants, mask.flatten(0, 1))
+        for i, (layer, *position) in enumerate(zip(self.layers, keys, bases, strict=True)):
+            x = layer(x, past, i, position)
+        past.move_on(E)
         return x
 
     def _subsample(
@@ -366,6 +388,13 @@ class Encoder(nn.Module):
         for cache, new in zip(caches, carry, strict=True):
             cache.index_copy_(0, slots, new)
         return x
+
+
+def _bases(constants: torch.Tensor, mask: torch.Tensor) -> Iterable[torch.Tensor]:
+    """Each layer's sums of constants (L, H, 1, P) and mask (B E, P): at once where they are few."""
+    if len(constants) * constants.shape[1] * mask.numel() <= 1 << 22:
+        return (constants + mask).unbind()
+    return (constant + mask for constant in constants)
 
 
 def _mask(

@@ -19,7 +19,7 @@ from .config import (
     ModelConfig,
 )
 from .decoding import Token, greedy_decode
-from .encoder import UNKNOWN_LENGTH, EncoderState
+from .encoder import UNKNOWN_LENGTH, EncoderState, Positions
 from .errors import invalid
 from .features import LogMel, first_sample_of, num_mel_frames, span_of
 from .model import NemotronAsr, PredictionState
@@ -77,7 +77,7 @@ class Recognizer:
         self.latencies_ms = tuple(
             ms for ms, lookahead in LOOKAHEAD_BY_LATENCY_MS.items() if lookahead in supported
         )
-        self._positions: dict[int, list[tuple]] = {}
+        self._positions: dict[int, Positions] = {}
 
     @property
     def config(self) -> ModelConfig:
@@ -110,24 +110,19 @@ class Recognizer:
         with torch.inference_mode():
             return self.net.decoder.fresh(batch)
 
-    def positions(self, num_frames: int) -> list[tuple]:
+    def positions(self, num_frames: int) -> Positions:
         """Positional keys for calls of so many frames: a table of its own for each live chunk.
 
         The stretches of recordings may have any number of frames: slices of one table.
         """
-        context, table_frames = self.config.encoder.left_context, num_frames
+        made_for = num_frames
         if num_frames > max(LOOKAHEADS) + 1:
-            table_frames = recordings.FRAMES_PER_CALL
-        if table_frames not in self._positions:
+            made_for = recordings.FRAMES_PER_CALL
+        if made_for not in self._positions:
             with torch.inference_mode():
-                made = self.net.encoder.position_keys(table_frames, context)
-                self._positions[table_frames] = made
-        first = table_frames - num_frames
-        stop = first + context + 2 * num_frames - 1
-        return [
-            tuple(table[:, :, first:stop] for table in layer)
-            for layer in self._positions[table_frames]
-        ]
+                context = self.config.encoder.left_context
+                self._positions[made_for] = self.net.encoder.position_keys(made_for, context)
+        return self._positions[made_for].of_fewer(made_for, num_frames)
 
     @torch.inference_mode()
     def features(self, rows: Sequence[Chunk], num_frames: int) -> torch.Tensor:

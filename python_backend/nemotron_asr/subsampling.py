@@ -39,17 +39,17 @@ class Subsampling(nn.Module):
         Returns (B, E, D) and those three frames for the next call.
         """
         x = torch.cat([past[0], mel], dim=1).to(self.conv_in.weight.dtype)
-        x = self.conv_in(F.pad(x, (2, 1)))  # (B, 4E, F1, Ch)
+        x = F.relu(self.conv_in(F.pad(x, (2, 1))), inplace=True)  # (B, 4E, F1, Ch)
         length = num_mel // 2 + 1
         first = frames * 4 - 3
-        x = F.relu_(_zero_outside(x, first, length))
+        x = _zero_outside(x, first, length)
         carry = [mel[:, -1:]]
         for stage, cache in zip(self.layers, past[1:], strict=True):
             carry.append(x[:, -1:])
             x = stage(torch.cat([cache, x], dim=1))  # (B, 2E, F2, Ch), (B, E, F3, Ch)
             length = length // 2 + 1
             first = torch.div(first, 2, rounding_mode="floor") + 1  # 4t-3 -> 2t-1 -> t
-            x = F.relu_(_zero_outside(x, first, length))
+            x = _zero_outside(x, first, length)
         x = self.linear(x.transpose(2, 3).flatten(2))  # (B, E, Ch F3) -> (B, E, D)
         return x, tuple(carry)
 
@@ -69,17 +69,23 @@ class FirstConv(nn.Conv2d):
 class DepthwiseSeparable(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
-        self.depthwise_conv = nn.Conv2d(channels, channels, KERNEL, STRIDE, groups=channels)
+        self.depthwise_conv = nn.Conv2d(channels, channels, KERNEL, STRIDE, (0, 2), groups=channels)
         self.pointwise_conv = Linear(channels, channels, kernel_dims=2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x: (B, T, F, Ch).  Returns (B, T', F', Ch)."""
-        x = F.pad(x, (0, 0, 2, 1)).permute(0, 3, 1, 2)  # in memory still channels last
-        return self.pointwise_conv(self.depthwise_conv(x).permute(0, 2, 3, 1))
+        """x: (B, T, F, Ch).  Returns (B, T', F', Ch), behind a ReLU.
+
+        Bins are padded by 2 and 1. The convolution pads by 2 and 2, which may make one bin more.
+        """
+        bins = x.shape[2] // STRIDE + 1
+        y = self.depthwise_conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)[:, :, :bins]
+        return F.relu(self.pointwise_conv(y), inplace=True)
 
 
 def _zero_outside(x: torch.Tensor, first: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
     """Zero the frames of x (B, T, F, Ch) whose index, from first (B,), is not in [0, length)."""
     index = first[:, None] + torch.arange(x.shape[1], device=x.device)  # (B, T)
     outside = (index < 0) | (index >= length[:, None])
+    if not x.is_cuda and not outside.any():  # a GPU would wait for the answer
+        return x
     return x.masked_fill(outside[:, :, None, None], 0.0)
