@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .live_load import LoadResult, LoadSpec, run_load
 from .report import TextTable, make_report, say
-from .servers import SERVER, STREAMING, Target, serving
+from .servers import MACHINE, SERVER, STOLEN, STREAMING, Clock, Target, serving
 from .stats import largest_passing, percentile, share_late
 
 METHOD = """Live streams through the real server (gRPC, sequence batcher, Python model) at the pace
@@ -92,15 +91,18 @@ class Runner:
         """One run with `count` streams; its row."""
         self._target.wait_idle()
         spec = replace(self._spec, num_streams=count, duration_s=duration_s)
-        seen: list[tuple[float, dict]] = []
+        seen: list[Clock] = []
 
         def note() -> None:
-            seen.append((time.monotonic(), self._target.cpu_s()))
+            seen.append(self._target.clock())
 
         processes = min(count, self._generators)
         result = run_load(spec, processes, at=[(0.0, note), (duration_s, note)])
         row = {"kind": kind, "streams": count, "duration_s": duration_s, **summarise(spec, result)}
-        row["cores"] = _cores(*seen, result.generator_cpu_s, duration_s)
+        row["cores"] = {
+            **seen[1].cores_since(seen[0]),
+            GENERATOR: round(result.generator_cpu_s / duration_s, 3),
+        }
         row["rss_mb"] = {name: round(mb) for name, mb in self._target.rss_mb().items()}
         self.rows.append(row)
         say(_progress(row))
@@ -137,14 +139,6 @@ def _ms(values_s: list[float], percent: float) -> float | None:
     return round(1000 * percentile(values_s, percent), 2) if values_s else None
 
 
-def _cores(before: tuple, after: tuple, generator_s: float, duration_s: float) -> dict:
-    """CPU seconds a second of each process, and of the load generator."""
-    elapsed_s = after[0] - before[0]
-    cores = {name: (s - before[1][name]) / elapsed_s for name, s in after[1].items()}
-    cores[GENERATOR] = generator_s / duration_s
-    return {name: round(value, 3) for name, value in cores.items() if value >= 0.001}
-
-
 def _progress(row: dict) -> str:
     verdict = "passes" if row["passes"] else "fails"
     return (
@@ -157,12 +151,14 @@ def table(report: dict) -> TextTable:
     settings = report["settings"]
     what = f"{settings['latency_ms']} ms chunks, packets of {settings['packet_ms']} ms"
     columns = ["run", "streams", "s", "late %", "lag p50 ms", "p95", "p99", "max"]
-    columns += ["final p50", "p95", "server", "Python", "generator", "passes"]
+    columns += ["final p50", "p95", "server", "Python", "generator", "other", "stolen", "passes"]
     lines = []
     for row in report["rows"]:
         lags = [row[f"lag_p{p}_ms"] for p in (50, 95, 99, 100)]
         finals = [row[f"final_p{p}_ms"] for p in (50, 95)]
-        used = [row["cores"].get(name) for name in (SERVER, STREAMING, GENERATOR)]
+        cores = row["cores"]
+        used = [cores.get(name) for name in (SERVER, STREAMING, GENERATOR)]
+        used += [cores[MACHINE] - sum(filter(None, used)), cores[STOLEN]]
         first = [row["kind"], row["streams"], row["duration_s"], 100 * row["late_share"]]
         lines.append([*first, *lags, *finals, *used, "yes" if row["passes"] else "no"])
     found = "" if settings["c120"] is None else f"C120 = {settings['c120']} streams; "

@@ -51,7 +51,21 @@ def _finish(benchmark, report: dict, json_path: Path | None) -> None:
     save_report(report, json_path)
 
 
-@click.group()
+class _Bench(click.Group):
+    """Failures that a user can do something about are one line."""
+
+    def invoke(self, ctx: click.Context):
+        from asr_client.errors import ClientError
+        from asr_server.errors import ServerError
+        from nemotron_asr.errors import AsrError, CheckpointError
+
+        try:
+            return super().invoke(ctx)
+        except (AsrError, CheckpointError, ClientError, ServerError, FileNotFoundError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Bench)
 def bench() -> None:
     """Benchmarks: one chunk, capacity, packets, files, word errors."""
 

@@ -181,7 +181,7 @@ def generate_rows(recognizer: Recognizer, settings: OfflineSettings) -> list[dic
     times = interleaved({"ours": ours, "transformers": theirs}, settings.repeats, recognizer.device)
     seconds = len(audio) / SAMPLE_RATE
     return [
-        {"case": "10 s", "door": f"generate: {name}", "audio_s": seconds, **summary(own),
+        {"case": "10 s", "door": f"in turns: {name}", "audio_s": seconds, **summary(own),
          "rtf": round(min(own) / 1000 / seconds, 5), "tokens": tokens[name]}
         for name, own in times.items()
     ]  # fmt: skip

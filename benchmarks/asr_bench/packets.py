@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .live_load import LoadResult, LoadSpec, run_load
 from .report import TextTable, make_report, say
-from .servers import SERVER, STREAMING, Target, serving
+from .servers import SERVER, STREAMING, Clock, Target, serving
 
 METHOD = """Live streams on the real server, one gRPC stream each, send packets at their pace that
 complete no chunk, so that the model is never called: packets of 0 samples, and packets with audio
@@ -54,16 +54,16 @@ def measure(target: Target, spec: LoadSpec, rounds: int) -> dict:
     idle = _idle_share(target)
     cpu_s, elapsed_s, total = dict.fromkeys(target.processes, 0.0), 0.0, LoadResult()
     for _ in range(rounds):
-        seen: list[tuple[float, dict]] = []
+        seen: list[Clock] = []
 
         def note(seen=seen) -> None:
-            seen.append((time.monotonic(), target.cpu_s()))
+            seen.append(target.clock())
 
         one = LoadSpec(**{**vars(spec), "end_pause_s": END_PAUSE_S})
         total.add(run_load(one, at=[(-MARGIN_S / 2, note), (spec.duration_s + MARGIN_S, note)]))
-        (begin_s, before), (end_s, after) = seen
-        elapsed_s += end_s - begin_s
-        cpu_s = {name: cpu_s[name] + after[name] - before[name] for name in cpu_s}
+        before, after = seen
+        elapsed_s += after.now_s - before.now_s
+        cpu_s = {n: cpu_s[n] + after.cpu_s[n] - before.cpu_s[n] for n in cpu_s}
         target.wait_idle()
     if total.errors:
         raise RuntimeError(f"{len(total.errors)} streams failed: {total.errors[0]}")

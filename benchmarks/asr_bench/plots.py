@@ -24,7 +24,8 @@ def plot(report: dict, path: Path) -> None:
     figure = draw(report)
     hardware, settings = report["hardware"], report["settings"]
     where = hardware["gpu"] or f"{hardware['cpu']}, {hardware['cores']} cores"
-    figure.suptitle(f"{where}; {settings.get('dtype', '')}; {report['date'][:10]}", fontsize=9)
+    title = f"{where}; {settings.get('dtype', '')}; {report['date'][:10]}"
+    figure.suptitle(title, fontsize=9, y=1.02)
     figure.savefig(path, dpi=130, bbox_inches="tight")
     plt.close(figure)
     say(f"drawn: {path}")
@@ -48,7 +49,8 @@ def _chunk(report: dict):
             axis.plot(list(values), list(values.values()), style, color=color, label=name)
         axis.axhline(latency_ms, color="grey", linewidth=0.5)  # real time
         axis.set(title=f"{latency_ms} ms chunks", xlabel="batch", xscale="log", yscale="log")
-        axis.set_xticks(list(values), list(values), minor=False)
+        axis.set_xticks(list(values), list(values))
+        axis.minorticks_off()
     axes[0][0].set_ylabel("encoder, ms a stream")
     axes[0][-1].legend(fontsize=8)
     return figure
@@ -79,7 +81,7 @@ def _offline(report: dict):
     figure, axis = plt.subplots(figsize=(6, 0.35 * len(rows) + 1))
     names = [f"{row['case']}, {row['door']}" for row in rows][::-1]
     axis.barh(names, [1 / row["rtf"] for row in rows][::-1])
-    axis.set(xlabel="times real time", xscale="log")
+    axis.set(xlabel="times real time")
     return figure
 
 

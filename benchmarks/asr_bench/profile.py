@@ -14,9 +14,9 @@ from .chunk import EngineRound, fill_rounds
 from .report import TextTable, make_report
 from .timing import timed
 
-METHOD = """torch.profiler over rounds of the engine in steady state, each with a packet of a chunk of
-every stream. Self time of an operator: on a GPU that of its kernels, else that on the CPU. wall: of
-a round without the profiler. busy: all self times over the wall time (on a CPU with several threads
+METHOD = """torch.profiler over rounds of the engine in steady state, each with one chunk of every
+stream. Self time of an operator: on a GPU that of its kernels, else that on the CPU. wall: of a
+round without the profiler. busy: all self times over the wall time (on a CPU with several threads
 only the calling thread's are seen)."""
 TOP = 25
 

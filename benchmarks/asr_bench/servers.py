@@ -18,7 +18,26 @@ from .report import say
 
 STREAMING = "asr_streaming"
 SERVER = "tritonserver"
+MACHINE, STOLEN = "machine", "stolen"
 IDLE_SHARE = 0.05  # of a core: a server that uses less has nothing left to do
+
+
+@dataclass(frozen=True)
+class Clock:
+    """A moment, and the CPU seconds used up to it."""
+
+    now_s: float
+    cpu_s: dict[str, float]  # of the server's processes
+    machine_s: float  # of everything on this machine
+    stolen_s: float  # that the machine below gave to others
+
+    def cores_since(self, before: Clock) -> dict[str, float]:
+        """CPU seconds a second of each process; of the whole machine; stolen from it."""
+        elapsed_s = self.now_s - before.now_s
+        used = {name: s - before.cpu_s[name] for name, s in self.cpu_s.items()}
+        used[MACHINE] = self.machine_s - before.machine_s
+        used[STOLEN] = self.stolen_s - before.stolen_s
+        return {name: round(s / elapsed_s, 3) for name, s in used.items()}
 
 
 @dataclass(frozen=True)
@@ -33,6 +52,10 @@ class Target:
     def cpu_s(self) -> dict[str, float]:
         """CPU seconds of each process so far."""
         return {name: _cpu_s(process) for name, process in self.processes.items()}
+
+    def clock(self) -> Clock:
+        """What can be subtracted later."""
+        return Clock(time.monotonic(), self.cpu_s(), *_machine_s())
 
     def rss_mb(self) -> dict[str, float]:
         """Resident memory of each process; shared pages count in every one that touched them."""
@@ -109,6 +132,15 @@ def _processes(server: psutil.Process) -> dict[str, psutil.Process]:
 def _cpu_s(process: psutil.Process) -> float:
     times = process.cpu_times()
     return times.user + times.system
+
+
+def _machine_s() -> tuple[float, float]:
+    times = psutil.cpu_times()
+    stolen_s = getattr(times, "steal", 0.0)
+    idle_s = times.idle + getattr(times, "iowait", 0.0)
+    counted = ("guest", "guest_nice")  # in user and nice already
+    total_s = sum(value for name, value in times._asdict().items() if name not in counted)
+    return total_s - idle_s - stolen_s, stolen_s
 
 
 def _version(http_url: str) -> str | None:

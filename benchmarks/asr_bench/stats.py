@@ -58,9 +58,9 @@ def bootstrap_interval(
 
     errors, words: of each utterance.  Returns the two ends, as fractions of the words.
     """
-    if len(errors) != len(words) or not words or sum(words) == 0:
-        raise ValueError("errors and words must be of the same utterances, with words in them")
     errors, words = np.asarray(errors), np.asarray(words)
+    if len(errors) != len(words) or words.sum() == 0:
+        raise ValueError("errors and words must be of the same utterances, with words in them")
     rng, count = np.random.default_rng(seed), len(words)
     drawn = rng.integers(count, size=(rounds, count))
     totals = words[drawn].sum(axis=1)
