@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 import sys
 
 from lexicon import (
@@ -256,6 +257,7 @@ class Grammar:
     def sentence(self) -> str:
         """One sentence with a capital and a final mark."""
         text = self.rng.choice([self.figures, self.command, self.everyday])()
+        text = re.sub(r"\ba (?=[aeio]|un|ug)", "an ", text)
         text = text[0].upper() + text[1:]
         return text if text[-1] in ".?!" else text + "."
 

@@ -30,6 +30,8 @@ MIDDLE = {  # what goes from the first part of the graph to the second
 }
 SPECTRUM = {GENERATOR + "conv_post/Conv_output_0": [1, 22, "frames"]}  # 11 log |X|, 11 phases
 MAX_PHONEMES = 500
+TEXT_FRAME = 600  # samples
+ROUNDING = 16  # text frames, 0.4 s
 HOP, WINDOW = 5, np.hanning(21)[:20].astype(np.float32)
 SIN2 = (9.86656279, -32.35142326, 41.27905949, -22.95908852)  # sin(pi r)^2 in r^2, |r| <= 0.5
 
@@ -220,6 +222,12 @@ def inverse_stft(spectrum: np.ndarray) -> np.ndarray:
     return (total / np.maximum(weight, 1e-8)).ravel()[10:-10]
 
 
+def lengthen(x: np.ndarray, num_frames: int, more: int) -> np.ndarray:
+    """Hold the last, silent column of (..., T) for as long as `more` text frames."""
+    width = x.shape[-1] // num_frames * more
+    return np.concatenate([x, np.repeat(x[..., -1:], width, axis=-1)], axis=-1)
+
+
 class Kokoro:
     """Speaks phonemes with a style; one thread, so run several of them."""
 
@@ -242,6 +250,9 @@ class Kokoro:
         exact = common | {"INFERENCE_PRECISION_HINT": "f32"}
         # undocumented: fuses the element-wise operations in bf16 as well, which halves the time
         rough = common | {"INFERENCE_PRECISION_HINT": "bf16", "SNIPPETS_MODE": "IGNORE_CALLBACK"}
+        # compiled code is kept for each length, 15 MB and a third of the time: few for the first
+        # part, whose lengths are many and cheap, all for the second, whose lengths are rounded
+        exact["CPU_RUNTIME_CACHE_CAPACITY"], rough["CPU_RUNTIME_CACHE_CAPACITY"] = "100", "5000"
         self.first = core.compile_model(str(first), "CPU", exact).create_infer_request()
         self.second = core.compile_model(str(second), "CPU", rough).create_infer_request()
 
@@ -252,5 +263,8 @@ class Kokoro:
         row = style[min(len(tokens), len(style)) - 1]
         inputs = [np.array([[0, *tokens, 0]]), row, np.array([speed], np.float32)]
         middle = self.first.infer(inputs)
-        given = [middle[i].copy() for i in range(len(MIDDLE))]
-        return inverse_stft(self.second.infer([row, *given])[0][0])
+        given = [middle[i] for i in range(len(MIDDLE))]
+        num_frames = given[0].shape[-1]
+        given = [lengthen(x, num_frames, -num_frames % ROUNDING) for x in given]
+        samples = inverse_stft(self.second.infer([row, *given])[0][0])
+        return samples[: num_frames * TEXT_FRAME]

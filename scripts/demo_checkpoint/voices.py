@@ -73,10 +73,13 @@ def pico() -> Speak:
 
 
 def run_to_wav(command: list[str], text: bytes = b"") -> tuple[np.ndarray, int]:
-    """Run a command that writes the WAV file named by its last argument."""
+    """Run a command that writes the WAV file named by its last argument; silence if it fails."""
     with tempfile.NamedTemporaryFile(suffix=".wav") as file:
-        subprocess.run([*command, file.name], check=True, capture_output=True, input=text)
-        return soundfile.read(file.name)
+        try:
+            subprocess.run([*command, file.name], check=True, capture_output=True, input=text)
+            return soundfile.read(file.name)
+        except (subprocess.CalledProcessError, soundfile.LibsndfileError):
+            return np.zeros(1), 16000  # festival does not know every word
 
 
 def flite() -> Speak:
