@@ -1,50 +1,64 @@
-"""Clips for training: sentences joined, with silence, speed, gain, noise and band limits varied."""
+"""Batches for training, made on the fly: sentences drawn, joined to clips, varied, and as log-mel.
+
+Batch i of a seed is always the same for the same tables, whatever was made before.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from augment import Backgrounds, mask, transform
 from grammar import is_held_out
-from synthesize import HELD_OUT_VOICES, SAMPLE_RATE
+from texts import HELD_OUT_SOURCES
 from tokenizers import Tokenizer
+from torch.utils.data import Dataset
+from voices import HELD_OUT_VOICES
 
-from nemotron_asr.config import HOP
+from nemotron_asr.config import HOP, LOOKAHEADS, SAMPLE_RATE, FeatureConfig
 from nemotron_asr.config import TOKEN_FRAME_SAMPLES as FRAME
 from nemotron_asr.encoder import num_encoder_frames
 from nemotron_asr.features import LogMel, first_sample_of, span_of
 
-TAG = "<en-US>"
-PROMPTS = (0, 101)  # en-US and auto
-CLIP_SECONDS = (2.5, 4.0, 6.0, 9.0)
-REPEATS = {"kokoro": 5}  # the slowest engine has the fewest sentences and the most voices
+AUTO = 101
+PROMPTS = {  # the published ids of what is trained, by tag
+    "en-US": 0, "en-GB": 1, "es-ES": 2, "es-US": 3, "fr-FR": 8, "de-DE": 9, "ru-RU": 11,
+    "it-IT": 15, "nl-NL": 16, "cs-CZ": 22,
+}  # fmt: skip
+CLIP_SECONDS = (3.2, 5.6, 8.0, 11.2)  # few lengths, so that few shapes are compiled
+CLIP_SHARES = (0.2, 0.35, 0.3, 0.15)
+ENGLISH_SHARE = 0.5
+ENGINE_BOOST = {"kokoro": 3.0, "human": 2.0}  # the most natural, of which there is least
+PAUSE_S = 0.3  # of evaluation, on both sides
+SPEEDS = (0.80, 1.12)  # synthesisers speak faster than people
 
 
 @dataclass(frozen=True)
 class Sentence:
     engine: str
     voice: str
+    language: str  # the tag without its brackets
     text: str
     samples: np.ndarray  # (num_samples,) int16
     ids: list[int]  # the pieces and the language tag
-    weights: list[float]  # how long each piece may take, in letters
+    piece_lengths: list[int]  # how long each piece may take, in letters
 
-    def flat_frames(self, start: int, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
-        """A guess of what is said when: pieces laid out in proportion to their letters.
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / SAMPLE_RATE
 
-        start: sample where the sentence begins.  Returns encoder frames and the ids spoken there.
-        The final mark and the tag get a frame each behind the last word.
-        """
-        frames = np.arange(-(-start // FRAME), (start + len(self.samples)) // FRAME)
-        share = (frames * FRAME - start) / len(self.samples)  # (frames,) in [0, 1)
-        ends = np.cumsum(self.weights[:-2]) / sum(self.weights[:-2])
-        ids = np.asarray(self.ids)[np.minimum(np.searchsorted(ends, share), len(ends) - 1)]
-        frames = np.concatenate([frames, frames[-1] + np.arange(1, 3)])
-        keep = frames < num_frames
-        return frames[keep], np.concatenate([ids, self.ids[-2:]])[keep]
+    def wave(self) -> np.ndarray:
+        return self.samples.astype(np.float32) / 32768
+
+    def padded(self) -> np.ndarray:
+        """With silence around it, as all evaluation hears it."""
+        return np.pad(self.wave(), int(PAUSE_S * SAMPLE_RATE))
 
 
 @dataclass(frozen=True)
@@ -54,152 +68,241 @@ class Batch:
     prompt_ids: torch.Tensor  # (B,) int64
     targets: torch.Tensor  # (B, U) int64, 0 behind num_targets
     num_targets: torch.Tensor  # (B,) int64
-    texts: list[str]
+    lookahead: int = 6
     frames: torch.Tensor | None = None  # (B, E) int64 guessed id of each frame, -1 in silence
 
+    def to(self, device: torch.device) -> Batch:
+        moved = {
+            f.name: x.to(device, non_blocking=True)
+            for f in fields(self)
+            if isinstance(x := getattr(self, f.name), torch.Tensor)
+        }
+        return replace(self, **moved)
 
-def load_sentences(folder: Path, tokenizer: Tokenizer) -> dict[str, list[Sentence]]:
-    """All synthesised sentences by part: `train`, `text` and `voice`.
-
-    `text`: text never trained on by known voices.  `voice`: such text by voices never trained on.
-    """
-    parts: dict[str, list[Sentence]] = {"train": [], "text": [], "voice": []}
-    for table in sorted(folder.glob("*.jsonl")):
-        audio = np.fromfile(table.with_suffix(".pcm"), "<i2")
-        for row in map(json.loads, table.read_text().splitlines()):
-            samples = audio[row["start"] : row["start"] + row["num_samples"]]
-            held_out_voice = row["voice"] in HELD_OUT_VOICES
-            part = "voice" if held_out_voice else "text" if is_held_out(row["text"]) else "train"
-            ids = tokenizer.encode(row["text"] + TAG).ids
-            weights = [max(1.0, len(tokenizer.id_to_token(i).strip("▁"))) for i in ids]
-            sentence = Sentence(row["engine"], row["voice"], row["text"], samples, ids, weights)
-            if len(samples) == row["num_samples"] > 0:
-                repeats = REPEATS.get(row["engine"], 1) if part == "train" else 1
-                parts[part] += [sentence] * repeats
-    return parts
+    def pin_memory(self) -> Batch:
+        moved = {
+            f.name: x.pin_memory()
+            for f in fields(self)
+            if isinstance(x := getattr(self, f.name), torch.Tensor)
+        }
+        return replace(self, **moved)
 
 
-class Clips:
-    """Makes batches; the same seed gives the same batches."""
+def read_table(table: Path, tokenizer: Tokenizer) -> list[Sentence]:
+    """The sentences of one table, their samples left in the file until they are used."""
+    rows = [json.loads(line) for line in table.read_text().splitlines()]
+    audio = np.asarray(np.memmap(table.with_suffix(".pcm"), "<i2", "r")) if rows else None
+    rows = [r for r in rows if 0 < r["num_samples"] <= len(audio) - r["start"]]
+    encoded = tokenizer.encode_batch([f"{r['text']}<{r['language']}>" for r in rows])
+    return [
+        Sentence(
+            r["engine"].split("_")[0], r["voice"], r["language"], r["text"],
+            audio[r["start"] : r["start"] + r["num_samples"]], tokens.ids,
+            [len(piece.strip("▁.,?!'-")) for piece in tokens.tokens],
+        )
+        for r, tokens in zip(rows, encoded, strict=True)
+        if is_evaluation(table) or is_trainable(r)
+    ]  # fmt: skip
 
-    def __init__(self, front_end: LogMel, seed: int):
-        self.front_end = front_end
-        self.rng = np.random.default_rng(seed)
-        self.noises = [self._noise(tilt) for tilt in (0.0, 0.3, 0.6, 0.9, 1.2)]
 
-    def _noise(self, tilt: float) -> np.ndarray:
-        """30 s of noise of unit power whose amplitude falls with frequency to the power `tilt`."""
-        spectrum = np.fft.rfft(self.rng.standard_normal(30 * SAMPLE_RATE))
-        spectrum /= np.maximum(np.arange(len(spectrum)), 1500) ** tilt  # flat below 50 Hz
-        noise = np.fft.irfft(spectrum)
-        return (noise / noise.std()).astype(np.float32)
+def is_evaluation(table: Path) -> bool:
+    return table.stem.startswith("eval_") or table.stem == "people"
 
-    def silence(self, low: float, high: float) -> np.ndarray:
-        return np.zeros(int(self.rng.uniform(low, high) * SAMPLE_RATE), np.float32)
 
-    def spoken(self, sentence: Sentence) -> np.ndarray:
-        """The sentence at 0.9 to 1.1 times its speed, (num_samples,) float32."""
-        samples = sentence.samples.astype(np.float32) / 32768
-        at = np.arange(0, len(samples) - 1, self.rng.uniform(0.9, 1.1))
-        return np.interp(at, np.arange(len(samples)), samples).astype(np.float32)
+def is_trainable(row: dict) -> bool:
+    """Whether a row holds nothing that is held out; its makers see to that, so this is a guard."""
+    held_out = is_held_out(row["text"]) or row["source"] in HELD_OUT_SOURCES
+    return not (held_out or row["voice"] in HELD_OUT_VOICES or row["engine"] == "flite")
 
-    def clip(self, pool: list[Sentence], seconds: float) -> tuple[np.ndarray, list[Sentence]]:
-        """As many sentences as fit, at least one, with silence around them."""
-        rng, said = self.rng, []
-        parts = [self.silence(0.05, 1.5 if rng.random() < 0.1 else 0.7)]
-        room = seconds * SAMPLE_RATE - len(parts[0])
-        for attempt in range(8):
-            sentence = pool[rng.integers(len(pool))]
-            if len(sentence.samples) > room and (said or attempt < 4):
+
+def load_training(folder: Path, tokenizer: Tokenizer) -> list[Sentence]:
+    tables = [t for t in sorted(folder.glob("*.jsonl")) if not is_evaluation(t)]
+    return [s for table in tables for s in read_table(table, tokenizer)]
+
+
+def load_evaluation(folder: Path, tokenizer: Tokenizer) -> dict[str, list[Sentence]]:
+    tables = [t for t in sorted(folder.glob("*.jsonl")) if is_evaluation(t)]
+    return {t.stem.removeprefix("eval_"): read_table(t, tokenizer) for t in tables}
+
+
+class Pool:
+    """Training sentences by language and engine, drawn so that no engine dominates."""
+
+    def __init__(self, sentences: list[Sentence]):
+        groups: dict[tuple[str, str], list[Sentence]] = defaultdict(list)
+        voices: dict[str, list[Sentence]] = defaultdict(list)
+        for s in sentences:
+            groups[s.language[:2], s.engine].append(s)
+            voices[f"{s.engine} {s.voice} {s.language}"].append(s)
+        self.groups = list(groups.values())
+        self.voices = {
+            name: sorted(own, key=lambda s: len(s.samples)) for name, own in voices.items()
+        }
+        self.lengths = {name: [len(s.samples) for s in own] for name, own in self.voices.items()}
+        languages = {language for language, _ in groups}
+        weights = {
+            key: (sum(s.seconds for s in own) / 3600) ** 0.6 * ENGINE_BOOST.get(key[1], 1.0)
+            for key, own in groups.items()
+        }
+        shares = []
+        for key in groups:
+            others = len(languages) - ("en" in languages)
+            share = ENGLISH_SHARE if key[0] == "en" else (1 - ENGLISH_SHARE) / max(1, others)
+            total = sum(w for other, w in weights.items() if other[0] == key[0])
+            shares.append(share * weights[key] / total)
+        self.shares = np.asarray(shares) / sum(shares)
+        self.names = [f"{language} {engine}" for language, engine in groups]
+
+    def any(self, rng: np.random.Generator) -> Sentence:
+        group = self.groups[rng.choice(len(self.groups), p=self.shares)]
+        return group[rng.integers(len(group))]
+
+    def like(self, other: Sentence, room: float, rng: np.random.Generator) -> Sentence | None:
+        """A sentence by the same voice of at most `room` samples."""
+        name = f"{other.engine} {other.voice} {other.language}"
+        fitting = bisect_right(self.lengths[name], room)
+        return self.voices[name][rng.integers(fitting)] if fitting else None
+
+    def said(self, room: float, rng: np.random.Generator) -> Iterator[tuple[Sentence, float]]:
+        """Sentences and the silence behind each, of at most `room` samples in all."""
+        for _ in range(20):
+            last = self.like(self.any(rng), room, rng)
+            if last is not None:
+                break
+        while last is not None:
+            pause = rng.uniform(0.12, 0.8) * SAMPLE_RATE
+            yield last, pause
+            room -= len(last.samples) + pause
+            other = self.any(rng) if rng.random() < 0.05 else last
+            last = self.like(other, room, rng)
+
+
+class Batches(Dataset):
+    """Batch i by index; for a DataLoader with workers and `batch_size=None`."""
+
+    def __init__(
+        self,
+        sentences: list[Sentence],
+        features: FeatureConfig,
+        batch_seconds: float,
+        easy: range,
+        seed: int = 0,
+    ):
+        """easy: the indices of batches of clean single sentences with `frames`."""
+        self.pool, self.front_end = Pool(sentences), LogMel(features)
+        self.batch_seconds, self.easy, self.seed = batch_seconds, easy, seed
+        self.backgrounds = Backgrounds(np.random.default_rng(seed))
+
+    @torch.no_grad()
+    def __getitem__(self, index: int) -> Batch:
+        rng = np.random.default_rng([self.seed, index])
+        if index in self.easy:
+            return self.single(rng)
+        seconds = rng.choice(CLIP_SECONDS, p=CLIP_SHARES)
+        rows = [self.clip(seconds, rng) for _ in range(round(self.batch_seconds / seconds))]
+        clips = [clip for clip, _ in rows]
+        loud = []
+        for clip in clips:
+            others = [clips[i] for i in rng.integers(len(clips), size=rng.integers(3, 7))]
+            loud.append(self.backgrounds.add(clip, others, rng))
+        mel, num_mel = log_mel(self.front_end, loud, seconds)
+        for row, n in zip(mel, num_mel.tolist(), strict=True):
+            mask(row[:n].numpy(), rng)
+        batch = collate(mel, num_mel, [said for _, said in rows], rng)
+        return replace(batch, lookahead=int(rng.choice(LOOKAHEADS)))
+
+    def clip(self, seconds: float, rng: np.random.Generator) -> tuple[np.ndarray, list[Sentence]]:
+        """Sentences with silence around them, at most `seconds` long; some clips have none."""
+        speed = rng.uniform(*SPEEDS) if rng.random() < 0.85 else 1.0
+        lead = rng.uniform(0.05, 1.5 if rng.random() < 0.1 else 0.5) * SAMPLE_RATE
+        room = seconds * SAMPLE_RATE * speed - lead
+        said = list(self.pool.said(room, rng)) if rng.random() > 0.01 else []
+        parts = [np.zeros(int(lead), np.float32)]
+        for sentence, pause in said:
+            parts += [sentence.wave(), np.zeros(int(pause), np.float32)]
+        if not said:
+            parts.append(np.zeros(SAMPLE_RATE, np.float32))
+        x = transform(np.concatenate(parts), speed, rng)
+        return x[: int(seconds * SAMPLE_RATE)], [sentence for sentence, _ in said]
+
+    def single(self, rng: np.random.Generator) -> Batch:
+        """One sentence a row as it is, with `frames`, and a lookahead of half a second or more."""
+        seconds = CLIP_SECONDS[rng.integers(2)]
+        said, clips, starts = [], [], []
+        while len(said) < round(self.batch_seconds / seconds):
+            lead = int(rng.uniform(0.05, 0.5) * SAMPLE_RATE)
+            sentence = self.pool.any(rng)
+            if len(sentence.samples) + lead + 3 * FRAME > seconds * SAMPLE_RATE:
                 continue
             said.append(sentence)
-            parts += [self.spoken(sentence), self.silence(0.15, 0.9)]
-            room -= len(parts[-1]) + len(parts[-2])
-            if room < SAMPLE_RATE:
-                break
-        parts[-1] = self.silence(0.05, 0.7) if rng.random() < 0.9 else self.silence(1.5, 2.5)
-        return np.concatenate(parts), said
-
-    def augment(self, x: np.ndarray) -> np.ndarray:
-        """Band limits or a tilted spectrum for some clips, then noise and gain."""
-        rng = self.rng
-        if rng.random() < 0.4:
-            spectrum = np.fft.rfft(x)
-            hz = np.linspace(0, SAMPLE_RATE / 2, len(spectrum), dtype=np.float32)
-            if rng.random() < 0.3:
-                spectrum *= (hz > 250) & (hz < 3500)  # a telephone
-            else:
-                knots = rng.uniform(-8, 8, 6)  # dB
-                spectrum *= 10 ** (np.interp(hz, np.linspace(0, 8000, 6), knots) / 20)
-            x = np.fft.irfft(spectrum, len(x))
-        level = np.sqrt(np.mean(np.square(x)))
-        if rng.random() < 0.8:
-            noise = self.noises[rng.integers(len(self.noises))]
-            start = rng.integers(len(noise) - len(x))
-            x = x + noise[start : start + len(x)] * level * 10 ** (-rng.uniform(12, 45) / 20)
-        return np.float32(x * 10 ** (rng.uniform(-18, 3) / 20)).clip(-1, 1)
-
-    def mel(self, clips: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-mel of whole clips: (B, T, M) and valid frames (B,)."""
-        lens = torch.tensor([len(x) for x in clips])
-        start = first_sample_of(0)
-        samples = torch.zeros(len(clips), span_of(int(lens.max()) // HOP))
-        for row, x in zip(samples, clips, strict=True):
-            row[-start : -start + len(x)] = torch.from_numpy(x[: samples.shape[1] + start])
-        mel = self.front_end(samples, torch.zeros_like(lens), lens)
-        return mel, lens // HOP
-
-    def batch(self, pool: list[Sentence], batch_seconds: float, easy: bool = False) -> Batch:
-        """A training batch of about `batch_seconds` of audio, of clips of similar length.
-
-        easy: single sentences without augmentation, with a guess of each frame's label.
-        """
-        seconds = CLIP_SECONDS[0 if easy else self.rng.choice(4, p=[0.35, 0.3, 0.2, 0.15])]
-        if easy:
-            return self.single(pool, int(batch_seconds / seconds))
-        rows = [self.clip(pool, seconds) for _ in range(max(2, int(batch_seconds / seconds)))]
-        mel, num_mel = self.mel([self.augment(x) for x, _ in rows])
-        mel = self.mask(mel, num_mel)
-        return self.collate(mel, num_mel, [said for _, said in rows])
-
-    def single(self, pool: list[Sentence], num_rows: int) -> Batch:
-        """One sentence a row, with `frames`."""
-        said = [pool[i] for i in self.rng.integers(len(pool), size=num_rows)]
-        before = [self.silence(0.05, 0.5) for _ in said]
-        clips = [
-            np.concatenate([lead, s.samples / np.float32(32768), self.silence(0.2, 0.5)])
-            for lead, s in zip(before, said, strict=True)
-        ]
-        batch = self.collate(*self.mel(clips), [[s] for s in said])
-        frames = torch.full((num_rows, num_encoder_frames(batch.mel.shape[1])), -1)
-        for row, lead, s in zip(frames, before, said, strict=True):
-            index, ids = s.flat_frames(len(lead), len(row))
+            clips.append(np.pad(sentence.wave(), (lead, 3 * FRAME)))
+            starts.append(lead)
+        batch = collate(*log_mel(self.front_end, clips, seconds), [[s] for s in said], rng)
+        E = num_encoder_frames(batch.mel.shape[1])
+        frames = torch.full((len(said), E), -1)
+        for row, sentence, start in zip(frames, said, starts, strict=True):
+            index, ids = flat_frames(sentence, start, E)
             row[index] = torch.from_numpy(ids)
-        return replace(batch, frames=frames)
+        return replace(batch, frames=frames, lookahead=int(rng.choice(LOOKAHEADS[-2:])))
 
-    def mask(self, mel: torch.Tensor, num_mel: torch.Tensor) -> torch.Tensor:
-        """SpecAugment: up to two bands of a row become its quietest value."""
-        bins = mel.shape[2]
-        for b, frames in enumerate(num_mel.tolist()):
-            low = mel[b, :frames].min()
-            for _ in range(self.rng.integers(0, 3)):
-                first, width = self.rng.integers(bins), self.rng.integers(1, bins // 8)
-                mel[b, :frames, first : first + width] = low
-        return mel
 
-    def plain(self, sentences: list[Sentence]) -> Batch:
-        """Sentences as they are, one a row, with 0.3 s of silence around each: for evaluation."""
-        pause = np.zeros(int(0.3 * SAMPLE_RATE), np.float32)
-        clips = [np.concatenate([pause, s.samples / np.float32(32768), pause]) for s in sentences]
-        return self.collate(*self.mel(clips), [[s] for s in sentences])
+def flat_frames(sentence: Sentence, start: int, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """A guess of what is said when: letters laid evenly over the frames with sound.
 
-    def collate(self, mel: torch.Tensor, num_mel: torch.Tensor, said: list) -> Batch:
-        targets = [torch.tensor([i for s in row for i in s.ids]) for row in said]
-        return Batch(
-            mel=mel,
-            num_mel=num_mel,
-            prompt_ids=torch.from_numpy(self.rng.choice(PROMPTS, len(said))),
-            targets=torch.nn.utils.rnn.pad_sequence(targets, batch_first=True),
-            num_targets=torch.tensor([len(row) for row in targets]),
-            texts=[" ".join(s.text for s in row) for row in said],
-        )
+    start: sample where the sentence begins.  Returns encoder frames and the ids spoken there.  The
+    tag gets two frames behind the last word.
+    """
+    first = -(-start // FRAME)
+    frames = np.arange(first, (start + len(sentence.samples)) // FRAME)
+    begin = frames * FRAME - start
+    level = [np.abs(sentence.samples[b : b + FRAME]).mean(dtype=np.float32) for b in begin]
+    sound = np.asarray(level) > 0.05 * max(level)
+    share = (np.cumsum(sound) - 0.5) / sound.sum()  # (frames,) in (0, 1)
+    lengths = sentence.piece_lengths[:-1]
+    ends = np.cumsum(lengths) / sum(lengths)
+    ids = np.asarray(sentence.ids)[np.minimum(np.searchsorted(ends, share), len(ends) - 1)]
+    frames, ids = frames[sound], ids[sound]
+    tag = frames[-1] + np.arange(1, 3)
+    frames, ids = np.concatenate([frames, tag]), np.concatenate([ids, [sentence.ids[-1]] * 2])
+    return frames[frames < num_frames], ids[frames < num_frames]
+
+
+def log_mel(
+    front_end: LogMel, clips: list[np.ndarray], seconds: float | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-mel of whole clips: (B, T, M) and valid frames (B,); T as of `seconds` where given."""
+    lens = torch.tensor([len(x) for x in clips])
+    start = first_sample_of(0)
+    T = int(lens.max()) // HOP if seconds is None else round(seconds * SAMPLE_RATE) // HOP
+    samples = torch.zeros(len(clips), span_of(T))
+    for row, x in zip(samples, clips, strict=True):
+        x = x[: samples.shape[1] + start]
+        row[-start : -start + len(x)] = torch.from_numpy(x)
+    return front_end(samples, torch.zeros_like(lens), lens), lens // HOP
+
+
+def collate(
+    mel: torch.Tensor, num_mel: torch.Tensor, said: list[list[Sentence]], rng: np.random.Generator
+) -> Batch:
+    """Targets and prompts: `auto` for half of the rows and where languages change."""
+    prompts, targets = [], []
+    for row in said:
+        tags = {s.language for s in row}
+        known = len(tags) == 1 and rng.random() < 0.5
+        prompts.append(PROMPTS[tags.pop()] if known else AUTO)
+        targets.append(torch.tensor([i for s in row for i in s.ids], dtype=torch.int64))
+    return Batch(
+        mel=mel,
+        num_mel=num_mel,
+        prompt_ids=torch.tensor(prompts),
+        targets=torch.nn.utils.rnn.pad_sequence(targets, batch_first=True),
+        num_targets=torch.tensor([len(row) for row in targets]),
+    )
+
+
+def plain_batch(front_end: LogMel, sentences: list[Sentence], auto: bool = True) -> Batch:
+    """Sentences as they are, one a row: for evaluation."""
+    mel, num_mel = log_mel(front_end, [s.padded() for s in sentences])
+    batch = collate(mel, num_mel, [[s] for s in sentences], np.random.default_rng(0))
+    prompts = [AUTO if auto else PROMPTS[s.language] for s in sentences]
+    return replace(batch, prompt_ids=torch.tensor(prompts))

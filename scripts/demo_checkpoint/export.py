@@ -1,6 +1,6 @@
-"""Write the trained model in the Hugging Face layout, and measure it.
+"""Write the trained model in the Hugging Face layout, and measure what was written.
 
-python export.py build/demo_data build/demo_run ../../checkpoints/demo
+python export.py build/speech build/speech_run checkpoints/demo
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import json
 from pathlib import Path
 
 import torch
-from data import PROMPTS, Clips, load_sentences
+from data import AUTO, PROMPTS, Sentence, load_evaluation
+from evaluate import Heard, by_language, language_rate, sample, word_error_rate
 from safetensors.torch import save_file
-from tokenizer import make_tokenizer, save_tokenizer
-from train import BLANK, Trainee, demo_config, word_error_rate
+from tokenizer import load_tokenizer, save_tokenizer
+from trainee import BLANK, Trainee, demo_config
 
-from nemotron_asr.config import LOOKAHEADS, ModelConfig
-from nemotron_asr.features import LogMel
+from nemotron_asr import load_checkpoint
+from nemotron_asr.config import LOOKAHEAD_BY_LATENCY_MS, ModelConfig
 
-AUTO = 101
 PROMPT_IDS = {  # the published ids
-    "auto": AUTO, "cs": 22, "cs-CZ": 22, "de": 9, "de-DE": 9, "en": 0, "en-GB": 1, "en-US": 0,
-    "es": 3, "es-ES": 2, "es-US": 3, "fr": 8, "fr-FR": 8, "it": 15, "it-IT": 15, "nl": 16,
-    "nl-NL": 16, "pt-BR": 12, "ru": 11, "ru-RU": 11,
+    "auto": AUTO, **PROMPTS, "cs": 22, "de": 9, "en": 0, "es": 3, "fr": 8, "it": 15, "nl": 16,
+    "pt-BR": 12, "ru": 11,
 }  # fmt: skip
+MAX_BYTES = 16_000_000
 
 
 def checkpoint_tensors(model: Trainee) -> dict[str, torch.Tensor]:
@@ -33,14 +33,13 @@ def checkpoint_tensors(model: Trainee) -> dict[str, torch.Tensor]:
     The feature normalisation goes into the first convolution; prompts that were never trained get
     the weights of `auto`, so that they are harmless.
     """
-    conv = model.net.encoder.subsampling.conv_in
     state = dict(model.net.state_dict())
-    weight, bias = conv.folded()
+    weight, bias = model.net.encoder.subsampling.conv_in.folded()
     state["encoder.subsampling.conv_in.weight"] = weight
     state["encoder.subsampling.conv_in.bias"] = bias
     linear = state["prompt_projector.linear_1.weight"].clone()
     width = model.net.config.encoder.hidden_size
-    for prompt in set(range(model.net.config.num_prompts)) - set(PROMPTS):
+    for prompt in set(range(model.net.config.num_prompts)) - {AUTO, *PROMPTS.values()}:
         linear[:, width + prompt] = linear[:, width + AUTO]
     state["prompt_projector.linear_1.weight"] = linear
     return {key: value.detach().half().contiguous() for key, value in state.items()}
@@ -103,43 +102,60 @@ def hugging_face_configs(config: ModelConfig) -> dict[str, dict]:
     return {"config": model, "processor_config": processor, "generation_config": generation}
 
 
-def measure(model: Trainee, data: Path, tokenizer, limit: int) -> None:
-    """Print WER tables over `limit` sentences of a part, for each lookahead."""
-    parts = load_sentences(data, tokenizer)
-    sets = {"unheard text": parts["text"]}
-    for engine in sorted({s.engine for s in parts["voice"]}):
-        sets[f"unheard voice, {engine}"] = [s for s in parts["voice"] if s.engine == engine]
-    print("| set | words |", " | ".join(f"{80 * (r + 1)} ms" for r in LOOKAHEADS), "|")
+def write_checkpoint(run: Path, out: Path) -> None:
+    """The averaged weights of the cool-down where there is one, else of the last save."""
+    files = [run / "cooled.pt", run / "last.pt"]
+    saved = torch.load(next(f for f in files if f.exists()), map_location="cpu")
+    config = demo_config()
+    model = Trainee(config)
+    model.load_state_dict(saved["average"])
+    save_tokenizer(load_tokenizer(run), out)
+    for name, content in hugging_face_configs(config).items():
+        (out / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+    tensors = checkpoint_tensors(model)
+    file = out / "model.safetensors"
+    save_file(tensors, file, metadata={"format": "pt"})
+    file.chmod(0o644)
+    size = file.stat().st_size
+    print(f"{len(tensors)} tensors, {size:,} bytes in {out}, step {saved['step']}", flush=True)
+    assert size <= MAX_BYTES
+
+
+def transcripts(recognizer, sentences: list[Sentence], latency_ms: int) -> list[Heard]:
+    """What the written checkpoint hears in sentences, with `auto`."""
+    heard = []
+    for i in range(0, len(sentences), 32):
+        part = sentences[i : i + 32]
+        results = recognizer.transcribe([s.padded() for s in part], "auto", latency_ms)
+        for s, result in zip(part, results, strict=True):
+            language = result.language and result.language[:2]
+            heard.append(Heard(s.text, result.text, s.language[:2], language))
+    return heard
+
+
+def measure(data: Path, out: Path, limit: int) -> None:
+    """Print word error rates of at most `limit` sentences of each set, at each latency."""
+    recognizer = load_checkpoint(out)
+    sets = by_language(load_evaluation(data, load_tokenizer(out)))
+    print("| set | words |", " | ".join(f"{ms} ms" for ms in LOOKAHEAD_BY_LATENCY_MS), "| tags |")
     for name, sentences in sets.items():
-        sentences = sentences[:: max(1, len(sentences) // limit)][:limit]
+        sentences = sorted(sample(sentences, limit), key=lambda s: len(s.samples))
         words = sum(len(s.text.split()) for s in sentences)
-        clips = Clips(LogMel(model.net.config.features), 0)
-        rates = [word_error_rate(model, clips, sentences, r, tokenizer) for r in LOOKAHEADS]
-        cells = " | ".join(f"{wer:.1f} %" for wer, _ in rates)
-        print(f"| {name} | {words} | {cells} |", flush=True)
-        for reference, text in rates[3][1][:4]:
-            print(f"    {reference}\n    {text}")
+        rows = [transcripts(recognizer, sentences, ms) for ms in LOOKAHEAD_BY_LATENCY_MS]
+        cells = " | ".join(f"{word_error_rate(row):.1f} %" for row in rows)
+        print(f"| {name} | {words} | {cells} | {language_rate(rows[3])} % |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, nargs="?", default=Path("build/demo_data"))
-    parser.add_argument("run", type=Path, nargs="?", default=Path("build/demo_run"))
+    parser.add_argument("data", type=Path, nargs="?", default=Path("build/speech"))
+    parser.add_argument("run", type=Path, nargs="?", default=Path("build/speech_run"))
     parser.add_argument("out", type=Path, nargs="?", default=Path("checkpoints/demo"))
-    parser.add_argument("--limit", type=int, default=400, help="sentences a set; 0 for no measure")
+    parser.add_argument("--limit", type=int, default=200, help="sentences a set; 0 for no measure")
     args = parser.parse_args()
-    config, tokenizer = demo_config(), make_tokenizer()
-    model = Trainee(config)
-    model.load_state_dict(torch.load(args.run / "last.pt")["model"])
-    save_tokenizer(tokenizer, args.out)
-    for name, content in hugging_face_configs(config).items():
-        (args.out / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
-    tensors = checkpoint_tensors(model)
-    save_file(tensors, args.out / "model.safetensors", metadata={"format": "pt"})
-    size = (args.out / "model.safetensors").stat().st_size
-    print(f"{len(tensors)} tensors, {size:,} bytes in {args.out}")
+    write_checkpoint(args.run, args.out)
     if args.limit:
-        measure(model, args.data, tokenizer, args.limit)
+        measure(args.data, args.out, args.limit)
 
 
 if __name__ == "__main__":
