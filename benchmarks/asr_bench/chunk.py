@@ -7,6 +7,7 @@ lookahead; side by side with the reference in `transformers` and with the floor 
 from __future__ import annotations
 
 import itertools
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from nemotron_asr.engine import Request
 from .floor import Floor
 from .report import TextTable, make_report, say
 from .speech import speech, speech_pcm
-from .timing import interleaved, summary
+from .timing import interleaved, stolen_s, summary
 
 METHOD = """Random weights of the published sizes (or a checkpoint), one process, all contenders
 turn by turn in it after one turn that does not count. Streams have been running for longer than the
@@ -95,9 +96,11 @@ class ChunkBench:
     def measure(self, lookahead: int, batch: int) -> list[dict]:
         """Rows of one case: part, contender and times."""
         rows = []
+        began_s, stolen_before_s = time.monotonic(), stolen_s()
         for part in self._settings.parts:
             rows += getattr(self, f"_{part}")(lookahead, batch)
-        return rows
+        stolen = (stolen_s() - stolen_before_s) / (time.monotonic() - began_s)
+        return [{**row, "stolen_cores": round(stolen, 3)} for row in rows]
 
     def _rows(self, part: str, calls: dict[str, Callable[[], object]], **extra) -> list[dict]:
         times = interleaved(calls, self._settings.repeats, self._device)
@@ -305,8 +308,8 @@ def table(report: dict) -> TextTable:
     contenders = {row["contender"] for row in report["rows"]}
     other = next((name for name in sorted(contenders) if name.startswith("ours_")), None)
     columns = ["chunk", "front", "theirs", "encoder", "median", "floor", "theirs", "/floor",
-               "theirs/", "decoder", "tok/s", "round", "/stream"]  # fmt: skip
-    columns += [f"enc {other[5:]}", f"round {other[5:]}"] if other else []
+               "theirs/", "decoder", "tok/s", "round", "/stream", "stolen"]  # fmt: skip
+    columns += ["encoder bf16", "round bf16"] if other else []
     lines = []
     for (latency_ms, batch), rows in cases.items():
         line = _line(rows, batch)
@@ -336,6 +339,7 @@ def _line(rows: dict, batch: int) -> list:
         rows.get(("decoder", "ours"), {}).get("tokens_per_s"),
         whole,
         whole / batch if whole else None,
+        next(iter(rows.values()))["stolen_cores"],
     ]
 
 

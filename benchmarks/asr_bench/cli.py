@@ -143,6 +143,8 @@ def packets(checkpoint, url, json_path, **options):
 @click.option("--probe-s", type=click.FloatRange(1), default=20.0, show_default=True)
 @click.option("--generators", type=click.IntRange(1), default=1, show_default=True,
               help="Processes that generate the load.")  # fmt: skip
+@click.option("--retries", type=click.IntRange(0), default=2, show_default=True,
+              help="Of a run that fails while others take the CPU.")  # fmt: skip
 @json_option
 def capacity(checkpoint, json_path, **options):
     """Live streams that the whole server holds: lags, and a search for C120."""

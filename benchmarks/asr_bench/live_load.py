@@ -244,6 +244,8 @@ class _Stream:
             delay_s = due - time.monotonic()
             if delay_s > 0:
                 await asyncio.sleep(delay_s)
+            if self._waiting and time.monotonic() - self._waiting[0] > self._spec.hopeless_lag_s:
+                hopeless.set()
             if hopeless.is_set():
                 break
             self.result.send_lags_s.append(time.monotonic() - due)

@@ -21,7 +21,7 @@ KEYS = ("schema", "benchmark", "date", "command", "commit", "hardware", "version
         "method", "rows")  # fmt: skip
 ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("torch", "transformers", "nvidia-pytriton", "tritonclient", "grpcio", "numpy")
-_MIN_WIDTH = 150  # of tables, also in a pipe
+_MIN_WIDTH = 170  # of tables, also in a pipe
 _FLAGS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile",
           "amx_bf16", "amx_int8")  # fmt: skip
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
+import psutil
 import torch
 
 from .stats import median
 
+BURST_S, PAUSE_S = 1.0, 5.0
 Call = Callable[[], object]
 
 
@@ -42,6 +44,28 @@ def timed(call: Call, device: torch.device) -> float:
 def synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def stolen_s() -> float:
+    """CPU seconds so far that the machine below this one gave to others."""
+    return getattr(psutil.cpu_times(), "steal", 0.0)
+
+
+def wait_calm(share: float, timeout_s: float = 120.0) -> None:
+    """Wait until less than this share of the cores is stolen.
+
+    That shows only while they are busy, so all are kept busy for a moment at a time.
+    """
+    x = torch.ones(1024, 1024)
+    give_up_s = time.monotonic() + timeout_s
+    while time.monotonic() < give_up_s:
+        began_s, before_s = time.monotonic(), stolen_s()
+        while time.monotonic() - began_s < BURST_S:
+            x @ x
+        stolen = (stolen_s() - before_s) / (time.monotonic() - began_s)
+        if stolen < share * torch.get_num_threads():
+            return
+        time.sleep(PAUSE_S)
 
 
 def summary(times_ms: list[float]) -> dict[str, float]:

@@ -78,8 +78,14 @@ def test_capacity_counts_late_missing_and_failed():
 
 def _capacity_report() -> dict:
     result = LoadResult(chunk_lags_s=[0.1, 0.2], final_lags_s=[0.2], send_lags_s=[0.0])
-    cores = {"tritonserver": 0.1, "machine": 0.5, "stolen": 0.0, "load generator": 0.2}
-    row = {"kind": "run", "streams": 2, "duration_s": 1.0, "cores": cores}
+    cores = {
+        "tritonserver": 0.1,
+        "machine": 0.5,
+        "stolen": 0.0,
+        "load generator": 0.2,
+        "other processes": 0.0,
+    }
+    row = {"kind": "run", "streams": 2, "duration_s": 1.0, "cores": cores, "disturbed": False}
     row.update(summarise(LoadSpec("", 2), result))
     settings = {"latency_ms": 320, "packet_ms": 20, "dtype": "float32", "c120": 2}
     return report.make_report("capacity", settings, [row], "how")
