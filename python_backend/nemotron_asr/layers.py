@@ -1,8 +1,8 @@
 """Layers for training, and what does the same fastest on a device for inference.
 
-On a CPU in bfloat16 oneDNN lays the weights out once, as its kernels read them: half the time of a
-plain layer on a few rows. Packed for one row, a layer's result does not depend on how many rows
-there are, so a stream's neighbours do not change it by a bit.
+On a CPU oneDNN lays the weights out once, as its kernels read them: in bfloat16 half the time of a
+plain layer on a few rows. Packed for one row, a bfloat16 layer's result does not depend on how many
+rows there are, so a stream's neighbours do not change it by a bit.
 
 What `fastest` returns are plain callables: a module's bookkeeping costs as much as a small layer.
 """
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 INT8_MAX = 127
+MIN_PACKED = 1 << 18  # elements of a float32 weight for which oneDNN is worth its own overhead
 
 
 class Linear(nn.Module):
@@ -59,7 +60,7 @@ class PlainLinear:
 
 
 class PackedLinear:
-    """`Linear` for inference in bfloat16 on a CPU, by oneDNN."""
+    """`Linear` for inference in bfloat16 or float32 on a CPU, by oneDNN."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None):
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, 1)
@@ -96,7 +97,7 @@ class Int8Linear:
         )
 
     def __call__(self, x, residual=None, silu=False) -> torch.Tensor:
-        largest = torch.linalg.vector_norm(x, float("inf"), -1, keepdim=True).clamp_min_(1e-12)
+        largest = x.abs().amax(-1, keepdim=True).clamp_min_(1e-12)
         quantised = (x * (INT8_MAX / largest)).round_().to(torch.int8)
         y = self._multiply(
             quantised, 1.0, 0, self.weight, self.scales, self.zeros, None, 1.0, 0, torch.float32,
@@ -163,19 +164,18 @@ def fastest(weight: torch.Tensor, bias: torch.Tensor | None, dtype: str) -> Call
     weight, bias = weight.to(kind).contiguous(), None if bias is None else bias.to(kind)
     if dtype == "int8":
         return Int8Linear(weight, bias)
-    if packs(weight):
+    if packs(weight) and (kind == torch.bfloat16 or weight.numel() >= MIN_PACKED):
         return PackedLinear(weight, bias)
     return PlainLinear(weight, bias)
 
 
 def packs(weight: torch.Tensor) -> bool:
     """Whether oneDNN lays out weights of this kind on this machine."""
-    return (
-        weight.dtype == torch.bfloat16
-        and weight.device.type == "cpu"
-        and torch.backends.mkldnn.is_available()
-        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if weight.dtype == torch.bfloat16:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return weight.dtype == torch.float32
 
 
 def replace_layers(part: nn.Module, dtype: str) -> None:

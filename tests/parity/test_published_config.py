@@ -70,7 +70,11 @@ def test_one_forward_of_full_size(tmp_path):
     )[0]
     scale = expected.std()
     assert (ours - expected[0, : len(ours)]).abs().max() < 1e-4 * max(1.0, scale)
-    mine, _ = recognizer.net.decoder(torch.tensor([[5, 7]]))
+    decoder = recognizer.net.decoder
+    nothing = torch.zeros(1, 2, 640)
+    first = decoder.step(torch.tensor([5]), nothing, nothing)
+    second = decoder.step(torch.tensor([7]), first.h, first.c)
+    mine = torch.stack([first.g, second.g], dim=1)
     torch.testing.assert_close(mine, g, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(
         recognizer.net.joint(expected[:, :1], g[:, -1:]), logits, atol=1e-5, rtol=1e-5

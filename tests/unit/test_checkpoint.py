@@ -82,13 +82,19 @@ def test_dtypes_are_cast_but_the_prompt_stays_float32(checkpoints):
     assert net.prompt_projector.linear_1.weight.dtype == torch.float32
 
 
-def test_bfloat16_hears_the_same(checkpoints, recognizer):
-    half = load_checkpoint(checkpoints("tiny"), dtype="bfloat16")
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_smaller_dtypes_hear_the_same(checkpoints, recognizer, dtype):
+    half = load_checkpoint(checkpoints("tiny"), dtype=dtype)
     audio = [reference.speech_like(80_000, seed) for seed in range(3)]
     mel = [recordings.features(recognizer, a) for a in audio]
     lengths = [len(a) for a in audio]
     a, b = (torch.cat(recordings.encode(r, mel, lengths, [0] * 3, 3)) for r in (recognizer, half))
     assert (a - b).abs().mean() < 0.1 * a.std()
+
+
+def test_float16_is_for_gpus(checkpoints):
+    with pytest.raises(CheckpointError, match="valid on a CPU: float32, bfloat16, int8"):
+        load_checkpoint(checkpoints("tiny"), device="cpu", dtype="float16")
 
 
 def test_parts_hold_only_their_own_tensors(checkpoints):

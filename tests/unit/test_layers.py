@@ -1,0 +1,81 @@
+"""Layers for inference compute what the layers for training do, each row by itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from nemotron_asr.layers import DepthwiseConv, Linear, PackedLinear, fastest, fastest_linear, packs
+
+# Of the largest output: what rounding the weights and inputs may cost.
+TOLERANCE = {"float32": 1e-6, "bfloat16": 0.02, "int8": 0.02}
+ROWS = (1, 2, 4, 7, 8, 14, 33, 56, 112)
+
+has_packing = packs(torch.zeros(1, dtype=torch.bfloat16))
+
+
+@pytest.fixture
+def x():
+    torch.manual_seed(0)
+    return torch.randn(112, 512)
+
+
+def computed(layer, x, **kwargs):
+    weights = getattr(layer, "weight", None)
+    dtype = torch.bfloat16 if weights.dtype == torch.bfloat16 else torch.float32
+    kwargs = {k: v.to(dtype) if torch.is_tensor(v) else v for k, v in kwargs.items()}
+    return layer(x.to(dtype), **kwargs).float()
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("follow", ["nothing", "silu", "residual"])
+def test_the_fastest_layer_computes_the_same(x, dtype, bias, follow):
+    layer = Linear(512, 640, bias, scale=1.0 if follow == "silu" else 0.5).requires_grad_(False)
+    kwargs = {"silu": True} if follow == "silu" else {}
+    expected = F.linear(x, layer.weight, layer.bias) * layer.scale
+    if follow == "silu":
+        expected = F.silu(expected)
+    if follow == "residual":
+        kwargs["residual"] = torch.randn(112, 640)
+        expected = kwargs["residual"] + expected
+        torch.testing.assert_close(layer(x, **kwargs), expected)
+    out = computed(fastest_linear([layer], dtype), x, **kwargs)
+    assert (out - expected).abs().max() < TOLERANCE[dtype] * expected.abs().max()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_a_row_does_not_depend_on_how_many_there_are(x, dtype):
+    if dtype == "bfloat16" and not has_packing:
+        pytest.skip("oneDNN has no bfloat16 on this machine")
+    layer = fastest(torch.randn(640, 512), None, dtype)
+    x = x.to(torch.bfloat16) if dtype == "bfloat16" else x
+    for rows in ROWS:
+        assert torch.equal(layer(x[:rows]), layer(x)[:rows])
+        assert torch.equal(layer(x[-rows:]), layer(x)[-rows:])
+
+
+def test_layers_side_by_side_are_one(x):
+    layers = [Linear(512, n).requires_grad_(False) for n in (64, 32, 32)]
+    together = fastest_linear(layers, "float32")(x)
+    torch.testing.assert_close(together, torch.cat([layer(x) for layer in layers], dim=-1))
+
+
+def test_large_float32_layers_are_packed():
+    assert isinstance(fastest(torch.zeros(512, 512), None, "float32"), PackedLinear) == packs(
+        torch.zeros(1)
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bias", [False, True])
+def test_depthwise_convolution(dtype, bias):
+    conv = nn.Conv1d(64, 64, 9, groups=64, bias=bias).to(dtype).requires_grad_(False)
+    for shape in ((1, 12, 64), (3, 22, 64), (2, 120, 64)):
+        x = torch.randn(shape).to(dtype)
+        expected = conv(x.transpose(1, 2)).transpose(1, 2)
+        torch.testing.assert_close(
+            DepthwiseConv(conv.weight, conv.bias)(x), expected, atol=0.02, rtol=0.02
+        )
