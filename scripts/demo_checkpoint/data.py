@@ -34,7 +34,8 @@ PROMPTS = {  # the published ids of what is trained, by tag
 CLIP_SECONDS = (3.2, 5.6, 8.0, 11.2)  # few lengths, so that few shapes are compiled
 CLIP_SHARES = (0.2, 0.35, 0.3, 0.15)
 ENGLISH_SHARE = 0.5
-ENGINE_BOOST = {"kokoro": 3.0, "human": 2.0}  # the most natural, of which there is least
+ENGINE_BOOST = {"kokoro": 3.0, "human": 2.0, "pico": 1.5}  # the most natural, of which there is least
+CLEAR_VOICE = ("pico", "en-US")  # what the first steps hear
 PAUSE_S = 0.3  # of evaluation, on both sides
 SPEEDS = (0.80, 1.12)  # synthesisers speak faster than people
 
@@ -163,14 +164,14 @@ class Pool:
         fitting = bisect_right(self.lengths[name], room)
         return self.voices[name][rng.integers(fitting)] if fitting else None
 
-    def said(self, room: float, rng: np.random.Generator) -> Iterator[tuple[Sentence, float]]:
+    def said(self, room: float, rng: np.random.Generator) -> Iterator[tuple[Sentence, int]]:
         """Sentences and the silence behind each, of at most `room` samples in all."""
         for _ in range(20):
             last = self.like(self.any(rng), room, rng)
             if last is not None:
                 break
         while last is not None:
-            pause = rng.uniform(0.12, 0.8) * SAMPLE_RATE
+            pause = int(rng.uniform(0.12, 0.8) * SAMPLE_RATE)
             yield last, pause
             room -= len(last.samples) + pause
             other = self.any(rng) if rng.random() < 0.05 else last
@@ -185,65 +186,72 @@ class Batches(Dataset):
         sentences: list[Sentence],
         features: FeatureConfig,
         batch_seconds: float,
-        easy: range,
+        easy_steps: int,
         seed: int = 0,
     ):
-        """easy: the indices of batches of clean single sentences with `frames`."""
+        """easy_steps: so many first batches are clean, with `frames`; half of them of one voice."""
         self.pool, self.front_end = Pool(sentences), LogMel(features)
-        self.batch_seconds, self.easy, self.seed = batch_seconds, easy, seed
+        self.clear = Pool([s for s in sentences if (s.engine, s.voice) == CLEAR_VOICE])
+        self.batch_seconds, self.easy_steps, self.seed = batch_seconds, easy_steps, seed
         self.backgrounds = Backgrounds(np.random.default_rng(seed))
 
     @torch.no_grad()
     def __getitem__(self, index: int) -> Batch:
         rng = np.random.default_rng([self.seed, index])
-        if index in self.easy:
-            return self.single(rng)
+        if index < self.easy_steps // 2:
+            return self.easy_batch(self.clear, rng)
+        return self.easy_batch(self.pool, rng) if index < self.easy_steps else self.batch(rng)
+
+    def batch(self, rng: np.random.Generator) -> Batch:
+        """Clips of the same length, each in its own surroundings."""
         seconds = rng.choice(CLIP_SECONDS, p=CLIP_SHARES)
-        rows = [self.clip(seconds, rng) for _ in range(round(self.batch_seconds / seconds))]
-        clips = [clip for clip, _ in rows]
+        clips, texts = [], []
+        for _ in range(round(self.batch_seconds / seconds)):
+            speed = rng.uniform(*SPEEDS) if rng.random() < 0.85 else 1.0
+            x, said, _ = clip(self.pool, seconds * speed, rng)
+            clips.append(transform(x, speed, rng)[: int(seconds * SAMPLE_RATE)])
+            texts.append(said)
         loud = []
-        for clip in clips:
+        for x in clips:
             others = [clips[i] for i in rng.integers(len(clips), size=rng.integers(3, 7))]
-            loud.append(self.backgrounds.add(clip, others, rng))
+            loud.append(self.backgrounds.add(x, others, rng))
         mel, num_mel = log_mel(self.front_end, loud, seconds)
         for row, n in zip(mel, num_mel.tolist(), strict=True):
             mask(row[:n].numpy(), rng)
-        batch = collate(mel, num_mel, [said for _, said in rows], rng)
-        return replace(batch, lookahead=int(rng.choice(LOOKAHEADS)))
+        return replace(collate(mel, num_mel, texts, rng), lookahead=int(rng.choice(LOOKAHEADS)))
 
-    def clip(self, seconds: float, rng: np.random.Generator) -> tuple[np.ndarray, list[Sentence]]:
-        """Sentences with silence around them, at most `seconds` long; some clips have none."""
-        speed = rng.uniform(*SPEEDS) if rng.random() < 0.85 else 1.0
-        lead = rng.uniform(0.05, 1.5 if rng.random() < 0.1 else 0.5) * SAMPLE_RATE
-        room = seconds * SAMPLE_RATE * speed - lead
-        said = list(self.pool.said(room, rng)) if rng.random() > 0.01 else []
-        parts = [np.zeros(int(lead), np.float32)]
-        for sentence, pause in said:
-            parts += [sentence.wave(), np.zeros(int(pause), np.float32)]
-        if not said:
-            parts.append(np.zeros(SAMPLE_RATE, np.float32))
-        x = transform(np.concatenate(parts), speed, rng)
-        return x[: int(seconds * SAMPLE_RATE)], [sentence for sentence, _ in said]
-
-    def single(self, rng: np.random.Generator) -> Batch:
-        """One sentence a row as it is, with `frames`, and a lookahead of half a second or more."""
-        seconds = CLIP_SECONDS[rng.integers(2)]
-        said, clips, starts = [], [], []
-        while len(said) < round(self.batch_seconds / seconds):
-            lead = int(rng.uniform(0.05, 0.5) * SAMPLE_RATE)
-            sentence = self.pool.any(rng)
-            if len(sentence.samples) + lead + 3 * FRAME > seconds * SAMPLE_RATE:
-                continue
-            said.append(sentence)
-            clips.append(np.pad(sentence.wave(), (lead, 3 * FRAME)))
-            starts.append(lead)
-        batch = collate(*log_mel(self.front_end, clips, seconds), [[s] for s in said], rng)
-        E = num_encoder_frames(batch.mel.shape[1])
-        frames = torch.full((len(said), E), -1)
-        for row, sentence, start in zip(frames, said, starts, strict=True):
-            index, ids = flat_frames(sentence, start, E)
-            row[index] = torch.from_numpy(ids)
+    def easy_batch(self, pool: Pool, rng: np.random.Generator) -> Batch:
+        """Clean clips with `frames`, and a lookahead of half a second or more."""
+        seconds = rng.choice(CLIP_SECONDS[:3])
+        rows = [clip(pool, seconds, rng) for _ in range(round(self.batch_seconds / seconds))]
+        mel, num_mel = log_mel(self.front_end, [x for x, _, _ in rows], seconds)
+        batch = collate(mel, num_mel, [said for _, said, _ in rows], rng)
+        frames = torch.full((len(rows), num_encoder_frames(mel.shape[1])), -1)
+        for labels, (_, said, starts) in zip(frames, rows, strict=True):
+            for sentence, start in zip(said, starts, strict=True):
+                index, ids = flat_frames(sentence, start, len(labels))
+                labels[index] = torch.from_numpy(ids)
         return replace(batch, frames=frames, lookahead=int(rng.choice(LOOKAHEADS[-2:])))
+
+
+def clip(
+    pool: Pool, seconds: float, rng: np.random.Generator
+) -> tuple[np.ndarray, list[Sentence], list[int]]:
+    """Sentences with silence around them, at most `seconds` long; some clips have none.
+
+    Returns samples (num_samples,) float32, the sentences, and the sample where each begins.
+    """
+    lead = int(rng.uniform(0.05, 1.5 if rng.random() < 0.1 else 0.5) * SAMPLE_RATE)
+    drawn = list(pool.said(seconds * SAMPLE_RATE - lead, rng)) if rng.random() > 0.01 else []
+    parts, starts, length = [np.zeros(lead, np.float32)], [], lead
+    for sentence, pause in drawn:
+        starts.append(length)
+        parts += [sentence.wave(), np.zeros(pause, np.float32)]
+        length += len(sentence.samples) + pause
+    if not drawn:
+        parts.append(np.zeros(SAMPLE_RATE, np.float32))
+    x = np.concatenate(parts)[: int(seconds * SAMPLE_RATE)]
+    return x, [sentence for sentence, _ in drawn], starts
 
 
 def flat_frames(sentence: Sentence, start: int, num_frames: int) -> tuple[np.ndarray, np.ndarray]:

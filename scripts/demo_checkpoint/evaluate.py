@@ -42,12 +42,12 @@ def transcribe(
     auto: bool = True,
 ) -> list[Heard]:
     """Greedy texts, of the CTC head or of the RNN-T."""
-    front_end = LogMel(model.net.config.features)
+    front_end, device = LogMel(model.net.config.features), model.ctc_head.weight.device
     sentences = sorted(sentences, key=lambda s: len(s.samples))
     heard = []
     for i in range(0, len(sentences), ROWS):
         part = sentences[i : i + ROWS]
-        batch = replace(plain_batch(front_end, part, auto), lookahead=lookahead)
+        batch = replace(plain_batch(front_end, part, auto), lookahead=lookahead).to(device)
         f, lens = model.joint_input(batch)
         if ctc:
             best = model.ctc_log_probs(f).argmax(-1)

@@ -111,7 +111,7 @@ class Run:
         args = self.args
         sentences = load_training(args.data, self.tokenizer)
         features = self.model.net.config.features
-        dataset = Batches(sentences, features, args.batch_seconds, range(args.easy_steps), SEED)
+        dataset = Batches(sentences, features, args.batch_seconds, args.easy_steps, SEED)
         hours = defaultdict(float)
         for name, group in zip(dataset.pool.names, dataset.pool.groups, strict=True):
             hours[name] = round(sum(s.seconds for s in group) / 3600, 2)
@@ -221,7 +221,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, nargs="?", default=Path("build/speech"))
     parser.add_argument("run", type=Path, nargs="?", default=Path("build/speech_run"))
     parser.add_argument("--steps", type=int, default=60_000)
-    parser.add_argument("--easy-steps", type=int, default=1000, help="steps on clean sentences")
+    parser.add_argument("--easy-steps", type=int, default=800, help="steps on clean sentences")
     parser.add_argument("--ctc-steps", type=int, default=4000, help="steps before RNN-T")
     parser.add_argument("--cooldown", type=int, default=0, help="end in so many steps, apart")
     parser.add_argument("--lr", type=float, default=1e-3)
