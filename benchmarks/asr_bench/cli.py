@@ -63,6 +63,9 @@ class _Bench(click.Group):
             return super().invoke(ctx)
         except (AsrError, CheckpointError, ClientError, ServerError, FileNotFoundError) as error:
             raise click.ClickException(str(error)) from error
+        except ModuleNotFoundError as error:
+            hint = 'pip install -e ".[bench]"'
+            raise click.ClickException(f"{error.name} is not installed: {hint}") from error
 
 
 @click.group(cls=_Bench)
