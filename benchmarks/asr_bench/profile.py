@@ -10,8 +10,8 @@ from torch.profiler import ProfilerActivity
 from nemotron_asr import load_checkpoint
 from nemotron_asr.config import TOKEN_FRAME_MS
 
-from .chunk import EngineRound, fill_rounds
 from .report import TextTable, make_report
+from .streams import EngineRound, fill_rounds
 from .timing import timed
 
 METHOD = """torch.profiler over rounds of the engine in steady state, each with one chunk of every
