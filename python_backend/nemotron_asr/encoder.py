@@ -27,15 +27,15 @@ UNKNOWN_LENGTH = 1 << 40  # mel frames of a stream whose end is not known yet
 class EncoderState(NamedTuple):
     """What streams' pasts leave behind, N of them; changed by `Encoder.forward` alone.
 
-    `kv` and `conv` are rings over time: encoder frame t lies in row t modulo their length, so that
-    a call writes its own frames only.
+    `kv` and `conv` are rings over time T: encoder frame t lies in row t modulo their length, so
+    that a call writes its own frames only.
     """
 
     mel: torch.Tensor  # (N, 1, M) float32: the last mel frame
     sub1: torch.Tensor  # (N, 1, F1, Ch): the last frame that entered the second stage
     sub2: torch.Tensor  # (N, 1, F2, Ch): the last frame that entered the third stage
-    kv: torch.Tensor  # (L, N, C + E, 2 Hkv Dh): keys and values
-    conv: torch.Tensor  # (L, N, K - 1 + E, D): inputs of the depthwise convolutions
+    kv: torch.Tensor  # (L, 2, N, Hkv, T = C + E, Dh): keys and values
+    conv: torch.Tensor  # (L, N, T = K - 1 + E, D): inputs of the depthwise convolutions
     frames: torch.Tensor  # (N,) int64: encoder frames so far
 
     @classmethod
@@ -45,7 +45,7 @@ class EncoderState(NamedTuple):
         """Streams that have heard nothing.  frames_per_call: the largest E that a call may have."""
         c, (f1, f2, _) = config, config.subsampled_bins
         L, E, channels = c.num_hidden_layers, frames_per_call, c.subsampling_conv_channels
-        kv = (L, batch, c.left_context + E, 2 * c.num_key_value_heads * c.head_dim)
+        kv = (L, 2, batch, c.num_key_value_heads, c.left_context + E, c.head_dim)
         conv = (L, batch, c.conv_kernel_size - 1 + E, c.hidden_size)
         shapes = [(batch, 1, c.num_mel_bins), (batch, 1, f1, channels), (batch, 1, f2, channels)]
         dtypes = [torch.float32] + [dtype] * 4
@@ -58,7 +58,7 @@ class EncoderState(NamedTuple):
     def reset(self, slot: int) -> None:
         """Make one of them a stream that has heard nothing."""
         for name, x in self._asdict().items():
-            (x[:, slot] if name in ("kv", "conv") else x[slot]).zero_()
+            x.select({"kv": 2, "conv": 1}.get(name, 0), slot).zero_()
 
 
 class Positions(NamedTuple):
@@ -88,42 +88,47 @@ class _Past:
             self.frames = torch.zeros_like(slots)
             return
         self.frames = state.frames.index_select(0, slots)
-        self.kv = state.kv.flatten(1, 2).unbind()  # L times (N (C + E), 2 Hkv Dh)
-        rows = self._rows(state.kv.shape[2], -self.context, E)
-        self.kv_rows, self.new_kv_rows = rows.flatten(), rows[:, self.context :].flatten()
+        _, two, N, heads, T, _ = state.kv.shape
+        self.kv = state.kv.flatten(1, 4).unbind()  # L times (2 N Hkv T, Dh)
+        pair = torch.arange(two, device=slots.device)[:, None, None] * N + slots[:, None]
+        head = pair * heads + torch.arange(heads, device=slots.device)  # (2, B, Hkv)
+        rows = head[..., None] * T + self._time(T, -self.context, E)[:, None]
+        self.kv_shape, self.kv_rows = rows.shape, rows.flatten()
+        self.new_kv_rows = rows[..., self.context :].permute(1, 3, 0, 2).flatten()
         # Of the convolutions' inputs little is needed: read and written for all layers at once.
-        self.conv = state.conv.flatten(1, 2)  # (L, N (K - 1 + E), D)
-        self.new_conv_rows = self._rows(state.conv.shape[2], 0, E).flatten()
-        self.new_conv: list[torch.Tensor] = []
-        rows = self._rows(state.conv.shape[2], 1 - self.kernel, 0).flatten()
-        past = self.conv.index_select(1, rows).view(len(self.conv), len(slots), self.kernel - 1, -1)
-        self.past_conv = past.unbind()
+        self.conv = state.conv.flatten(1, 2)  # (L, N T, D)
+        T = state.conv.shape[2]
+        rows = slots[:, None] * T + self._time(T, 1 - self.kernel, E)
+        seen = self.conv.index_select(1, rows.flatten())
+        self.seen = seen.view(len(seen), *rows.shape, -1)  # (L, B, K - 1 + E, D)
+        self.new_conv_rows = rows[:, self.kernel - 1 :].flatten()
 
-    def _rows(self, length: int, start: int, stop: int) -> torch.Tensor:
-        """(B, stop - start) rows of a flat ring that hold frames t + start ... t + stop - 1."""
-        time = self.frames[:, None] + torch.arange(start, stop, device=self.slots.device)
-        return self.slots[:, None] * length + time.remainder(length)
+    def _time(self, length: int, start: int, stop: int) -> torch.Tensor:
+        """(B, stop - start): where frames t + start ... t + stop - 1 lie in a ring."""
+        time = torch.arange(start, stop, device=self.slots.device)
+        return (self.frames[:, None] + time).remainder(length)
 
-    def keys_and_values(self, layer: int, new: torch.Tensor) -> torch.Tensor:
-        """new: (B, E, 2 Hkv Dh).  Returns (B, C + E, 2 Hkv Dh), of which the last are new."""
+    def keys_and_values(self, layer: int, new: torch.Tensor) -> Sequence[torch.Tensor]:
+        """new: (B, E, 2, Hkv, Dh).  Returns both, (B, Hkv, C + E, Dh), of which the last are new."""
         if self.state is None:
-            return new
-        ring, (B, _, width) = self.kv[layer], new.shape
+            return new.permute(2, 0, 3, 1, 4).unbind()
+        ring, width = self.kv[layer], new.shape[-1]
         ring.index_copy_(0, self.new_kv_rows, new.reshape(-1, width))
-        return ring.index_select(0, self.kv_rows).view(B, -1, width)
+        return ring.index_select(0, self.kv_rows).view(*self.kv_shape, width).unbind()
 
     def conv_inputs(self, layer: int, new: torch.Tensor) -> torch.Tensor:
-        """new: (B, E, D).  Returns (B, K - 1 + E, D), of which the last are new."""
+        """new: (B, E, 2 D), before the GLU.  Returns (B, K - 1 + E, D), the last of them new."""
         if self.state is None:
-            return F.pad(new, (0, 0, self.kernel - 1, 0))
-        self.new_conv.append(new)
-        return torch.cat([self.past_conv[layer], new], dim=1)
+            return F.pad(F.glu(new, dim=-1), (0, 0, self.kernel - 1, 0))
+        seen = self.seen[layer]
+        torch.ops.aten.glu.out(new, -1, out=seen[:, self.kernel - 1 :])
+        return seen
 
     def move_on(self, num_frames: int) -> None:
         """Behind the last layer: the streams are so many frames further."""
         if self.state is None:
             return
-        new = torch.stack(self.new_conv).flatten(1, 2)  # (L, B E, D)
+        new = self.seen[:, :, self.kernel - 1 :].flatten(1, 2)  # (L, B E, D)
         self.conv.index_copy_(1, self.new_conv_rows, new)
         self.state.frames.index_add_(0, self.slots, torch.full_like(self.slots, num_frames))
 
@@ -141,7 +146,7 @@ class FeedForward(nn.Module):
         self.linear2 = Linear(config.intermediate_size, config.hidden_size, bias, scale=0.5)
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-        return self.linear2(self.linear1(x, silu=True), residual)
+        return self.linear2(self.linear1(x, activation="silu"), residual)
 
 
 class Attention(nn.Module):
@@ -204,8 +209,8 @@ class Attention(nn.Module):
         else:
             q, kv = self.qkv(x).split([self.width, 2 * self.kv_width], dim=-1)
         q = q.view(B, E, self.num_heads, self.head_dim)
-        kv = past.keys_and_values(layer, kv).view(B, -1, 2, self.num_kv_heads, self.head_dim)
-        k, v = kv.permute(2, 0, 3, 1, 4).unbind()  # (B, Hkv, C + E, Dh)
+        kv = kv.view(B, E, 2, self.num_kv_heads, self.head_dim)
+        k, v = past.keys_and_values(layer, kv)  # (B, Hkv, C + E, Dh)
         out = F.scaled_dot_product_attention(
             q.transpose(1, 2),
             k,
@@ -264,7 +269,7 @@ class Convolution(nn.Module):
         self, x: torch.Tensor, residual: torch.Tensor, past: _Past, layer: int
     ) -> torch.Tensor:
         """x: (B, E, D).  Returns residual + the result, (B, E, D)."""
-        seen = past.conv_inputs(layer, F.glu(self.pointwise_conv1(x), dim=-1))
+        seen = past.conv_inputs(layer, self.pointwise_conv1(x))
         if self.depthwise is not None:
             x = self.depthwise(seen)
         else:

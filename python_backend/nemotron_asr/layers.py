@@ -19,8 +19,12 @@ INT8_MAX = 127
 MIN_PACKED = 1 << 18  # elements of a float32 weight for which oneDNN is worth its own overhead
 
 
+ACTIVATIONS = {"silu": F.silu, "relu": F.relu}
+ONEDNN = {"": "none", "silu": "swish", "relu": "relu"}  # oneDNN's names
+
+
 class Linear(nn.Module):
-    """`nn.Linear` with what often follows it: y = residual + scale * silu?(x W^T + b).
+    """`nn.Linear` with what often follows it: y = residual + scale * activation?(x W^T + b).
 
     kernel_dims: trailing dimensions of size one that the checkpoint's weight has where it is a
     convolution of kernel 1.
@@ -37,12 +41,15 @@ class Linear(nn.Module):
             nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(
-        self, x: torch.Tensor, residual: torch.Tensor | None = None, silu: bool = False
+        self, x: torch.Tensor, residual: torch.Tensor | None = None, activation: str = ""
     ) -> torch.Tensor:
-        """x: (..., K).  residual: (..., N); not together with silu.  Returns (..., N)."""
+        """x: (..., K).  residual: (..., N); not together with an activation, of `ACTIVATIONS`.
+
+        Returns (..., N).
+        """
         y = F.linear(x, self.weight.flatten(1), self.bias)
-        if silu:
-            return F.silu(y)
+        if activation:
+            return ACTIVATIONS[activation](y)
         return y if residual is None else torch.add(residual, y, alpha=self.scale)
 
 
@@ -52,10 +59,10 @@ class PlainLinear:
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None):
         self.weight, self.bias = weight, bias
 
-    def __call__(self, x, residual=None, silu=False) -> torch.Tensor:
+    def __call__(self, x, residual=None, activation="") -> torch.Tensor:
         y = F.linear(x, self.weight, self.bias)
-        if silu:
-            return F.silu(y, inplace=True)
+        if activation:
+            return ACTIVATIONS[activation](y, inplace=True)
         return y if residual is None else residual + y
 
 
@@ -68,9 +75,9 @@ class PackedLinear:
         self._alone = torch.ops.mkldnn._linear_pointwise.default
         self._added = torch.ops.mkldnn._linear_pointwise.binary
 
-    def __call__(self, x, residual=None, silu=False) -> torch.Tensor:
+    def __call__(self, x, residual=None, activation="") -> torch.Tensor:
         if residual is None:
-            return self._alone(x, self.weight, self.bias, "swish" if silu else "none", [], "")
+            return self._alone(x, self.weight, self.bias, ONEDNN[activation], [], "")
         return self._added(x, residual, self.weight, self.bias, "add")
 
 
@@ -96,7 +103,7 @@ class Int8Linear:
             torch.ops.onednn, "qlinear_pointwise"
         )
 
-    def __call__(self, x, residual=None, silu=False) -> torch.Tensor:
+    def __call__(self, x, residual=None, activation="") -> torch.Tensor:
         largest = x.abs().amax(-1, keepdim=True).clamp_min_(1e-12)
         quantised = (x * (INT8_MAX / largest)).round_().to(torch.int8)
         y = self._multiply(
@@ -106,8 +113,8 @@ class Int8Linear:
         if self.bias is None and residual is not None:
             return torch.addcmul(residual, y, largest)
         y = y.mul_(largest) if self.bias is None else torch.addcmul(self.bias, y, largest)
-        if silu:
-            return F.silu(y, inplace=True)
+        if activation:
+            return ACTIVATIONS[activation](y, inplace=True)
         return y if residual is None else residual + y
 
 

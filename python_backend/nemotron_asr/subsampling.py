@@ -79,7 +79,7 @@ class DepthwiseSeparable(nn.Module):
         """
         bins = x.shape[2] // STRIDE + 1
         y = self.depthwise_conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)[:, :, :bins]
-        return F.relu(self.pointwise_conv(y), inplace=True)
+        return self.pointwise_conv(y, activation="relu")
 
 
 def _zero_outside(x: torch.Tensor, first: torch.Tensor, length: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nemotron_asr.layers import DepthwiseConv, Linear, PackedLinear, fastest, fastest_linear, packs
+from nemotron_asr.layers import (
+    ACTIVATIONS,
+    DepthwiseConv,
+    Linear,
+    PackedLinear,
+    fastest,
+    fastest_linear,
+    packs,
+)
 
 # Of the largest output: what rounding the weights and inputs may cost.
 TOLERANCE = {"float32": 1e-6, "bfloat16": 0.02, "int8": 0.02}
@@ -31,13 +39,14 @@ def computed(layer, x, **kwargs):
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("follow", ["nothing", "silu", "residual"])
+@pytest.mark.parametrize("follow", ["nothing", "silu", "relu", "residual"])
 def test_the_fastest_layer_computes_the_same(x, dtype, bias, follow):
-    layer = Linear(512, 640, bias, scale=1.0 if follow == "silu" else 0.5).requires_grad_(False)
-    kwargs = {"silu": True} if follow == "silu" else {}
+    layer = Linear(512, 640, bias, scale=1.0 if follow in ACTIVATIONS else 0.5)
+    layer.requires_grad_(False)
+    kwargs = {"activation": follow} if follow in ACTIVATIONS else {}
     expected = F.linear(x, layer.weight, layer.bias) * layer.scale
-    if follow == "silu":
-        expected = F.silu(expected)
+    if follow in ACTIVATIONS:
+        expected = getattr(F, follow)(expected)
     if follow == "residual":
         kwargs["residual"] = torch.randn(112, 640)
         expected = kwargs["residual"] + expected
