@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -43,6 +44,9 @@ def transcribe(
 ) -> list[Heard]:
     """Greedy texts, of the CTC head or of the RNN-T."""
     front_end, device = LogMel(model.net.config.features), model.ctc_head.weight.device
+    decoding = deepcopy(model.net)  # the layers for inference replace those that learn
+    decoding.decoder.prepare("float32")
+    decoding.joint.prepare("float32")
     sentences = sorted(sentences, key=lambda s: len(s.samples))
     heard = []
     for i in range(0, len(sentences), ROWS):
@@ -56,8 +60,8 @@ def transcribe(
             ]
             rows = [[i for i in row if i != BLANK] for row in rows]
         else:
-            fresh = model.net.decoder.fresh(len(lens))
-            tokens, _ = greedy_decode(model.net, f, lens.tolist(), [0] * len(lens), fresh)
+            fresh = decoding.decoder.fresh(len(lens))
+            tokens = greedy_decode(decoding, f, lens.tolist(), [0] * len(lens), fresh)
             rows = [[token.id for token in row] for row in tokens]
         for sentence, row in zip(part, rows, strict=True):
             text = tokenizer.decode(row, skip_special_tokens=False)
