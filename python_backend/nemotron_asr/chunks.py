@@ -29,6 +29,12 @@ class Chunk:
         """The first mel frame of the call; negative where the stream begins."""
         return SUBSAMPLING * self.first_frame - LEAD
 
+    def valid_frames(self, num_frames: int) -> int:
+        """How many of the next `num_frames` encoder frames lie within the stream."""
+        if self.num_samples is None:
+            return num_frames
+        return min(num_frames, max(0, total_frames(self.num_samples) - self.first_frame))
+
     def copy_samples(self, out: np.ndarray, start: int) -> None:
         """Fill `out`, float32, with the stream from sample `start` on, where there is any."""
         low = max(start, self.start_sample)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from . import recordings
-from .chunks import Chunk, total_frames
+from .chunks import Chunk
 from .config import (
     LOOKAHEAD_BY_LATENCY_MS,
     LOOKAHEADS,
@@ -18,7 +18,7 @@ from .config import (
     TOKEN_FRAME_MS,
     ModelConfig,
 )
-from .decoding import Token, greedy_decode
+from .decoding import Token, greedy_decode, looping_decode
 from .encoder import UNKNOWN_LENGTH, EncoderState, Positions
 from .errors import invalid
 from .features import LogMel, first_sample_of, num_mel_frames, span_of
@@ -70,6 +70,8 @@ class Recognizer:
         self.name = name
         self.device = device
         self.dtype = dtype
+        if device.type == "cuda":
+            _set_up_gpu()
         self.mel = LogMel(net.config.features).to(device)
         encoder = net.config.encoder
         supported = {*encoder.supported_num_lookahead_tokens, encoder.default_num_lookahead_tokens}
@@ -167,7 +169,8 @@ class Recognizer:
         slots: list[int] | None = None,
     ) -> list[list[Token]]:
         """Greedy RNN-T on (B, E, J); see `greedy_decode`."""
-        return greedy_decode(self.net, f, num_frames, first_frame, state, slots)
+        decode = greedy_decode if self.device.type == "cpu" else looping_decode
+        return decode(self.net, f, num_frames, first_frame, state, slots)
 
     def step(
         self,
@@ -186,11 +189,7 @@ class Recognizer:
         mel = self.features(rows, num_frames)
         num_mel = [None if r.num_samples is None else num_mel_frames(r.num_samples) for r in rows]
         f = self.encode(mel, num_mel, [r.prompt_id for r in rows], lookahead, encoder, slots)
-        valid = [
-            num_frames if r.num_samples is None
-            else min(num_frames, max(0, total_frames(r.num_samples) - r.first_frame))
-            for r in rows
-        ]  # fmt: skip
+        valid = [r.valid_frames(num_frames) for r in rows]
         return self.decode(f, valid, [r.first_frame for r in rows], prediction, slots)
 
     def transcribe(
@@ -222,6 +221,17 @@ class Recognizer:
 
     def _tensor(self, values) -> torch.Tensor:
         return torch.as_tensor(values).to(self.device)
+
+
+def _set_up_gpu() -> None:
+    """Settings of this process that the results on a GPU depend on."""
+    # Float32 is float32, also in the prompt projection of a half-precision model: by default
+    # convolutions take TensorFloat-32, of which 10 bits of the mantissa are left.
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    # On Hopper torch prefers cuDNN's attention, and hands it the mask as it is. For other kernels
+    # it first copies one whose rows are not aligned, as those of the position scores are not.
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def check_samples(samples: np.ndarray) -> np.ndarray:
