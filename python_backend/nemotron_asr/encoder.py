@@ -109,7 +109,7 @@ class _Past:
         return (self.frames[:, None] + time).remainder(length)
 
     def keys_and_values(self, layer: int, new: torch.Tensor) -> Sequence[torch.Tensor]:
-        """new: (B, E, 2, Hkv, Dh).  Returns both, (B, Hkv, C + E, Dh), of which the last are new."""
+        """new: (B, E, 2, Hkv, Dh).  Returns both (B, Hkv, C + E, Dh), the last of them new."""
         if self.state is None:
             return new.permute(2, 0, 3, 1, 4).unbind()
         ring, width = self.kv[layer], new.shape[-1]
