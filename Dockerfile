@@ -21,7 +21,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY python_backend python_backend
 COPY client client
 COPY server server
-RUN pip install --no-cache-dir --editable ".[serve]"
+RUN pip install --no-cache-dir --editable ".[serve,formats]"
 COPY model_repository model_repository
 COPY checkpoints/demo checkpoints/demo
 

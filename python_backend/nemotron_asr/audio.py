@@ -7,74 +7,119 @@ from collections.abc import Iterator
 
 import numpy as np
 import soundfile
-import soxr
 
+from . import containers
 from .config import SAMPLE_RATE
 from .errors import invalid
+from .pcm import Resampler, mix
 
-BLOCK_S = 10  # decoded at a time: a long file is never in memory at its own rate
+MIX = "mix"  # of all channels; or a channel's number, from 0
+BLOCK_SAMPLES = 1_000_000  # decoded at a time, all channels: a long file is never whole in memory
 MIN_RATE, MAX_RATE = 4_000, 384_000  # Hz; what a header outside of them says is not to be believed
 DEFAULT_MAX_S = 4 * 3600.0
 LENGTH_TOLERANCE_S = 0.1  # headers of compressed files are off by a codec frame or two
+_NOT_LIBSNDFILES = (1, 4)  # its codes for a format and for an encoding that it does not know
 
 
-def decode_audio(data: bytes, max_s: float = DEFAULT_MAX_S) -> np.ndarray:
-    """A file as it is (WAV, FLAC, OGG, MP3, ...: what libsndfile reads) to 16 kHz mono.
+def decode_audio(data: bytes, max_s: float = DEFAULT_MAX_S, channel: int | str = MIX) -> np.ndarray:
+    """A file as it is to 16 kHz mono.
 
-    Channels are mixed down. Returns (n,) float32, in [-1, 1] for integer formats.
+    What libsndfile reads (WAV, FLAC, OGG, MP3, ...) is decoded by it, all else (M4A, WebM, ...) by
+    FFmpeg where the extra `formats` is installed.
+    channel: "mix" for the mean of all, or the number of one, from 0.
+    Returns (n,) float32, in [-1, 1] for integer formats.
     Raises AsrError INVALID_ARGUMENT with the decoder's reason, also for a file that ends before its
-    header says, one longer than max_s seconds, and samples that are no finite numbers.
+    header says, one longer than max_s seconds, one without that channel, and samples that are no
+    finite numbers.
     """
     if not data:
-        raise invalid("the audio is empty (0 bytes); valid: a WAV, FLAC, OGG or MP3 file")
-    parts = list(decode_blocks(io.BytesIO(data), f"the audio ({len(data)} bytes)", max_s))
+        raise invalid(f"the audio is empty (0 bytes); valid: {formats()}")
+    name = f"the audio ({len(data)} bytes)"
+    parts = list(decode_blocks(io.BytesIO(data), name, max_s, channel))
     return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 
-def decode_blocks(file, name: str, max_s: float = DEFAULT_MAX_S) -> Iterator[np.ndarray]:
+def decode_blocks(
+    file, name: str, max_s: float = DEFAULT_MAX_S, channel: int | str = MIX
+) -> Iterator[np.ndarray]:
     """The same, block by block as it is decoded.  file: a path or a binary file."""
     try:
-        with soundfile.SoundFile(file) as sound:
-            _check_header(sound, name, max_s)
+        with _open(file) as source:
+            _check_header(source, name, max_s, channel)
             done = 0
-            for block in _resampled(_mono_blocks(sound, name), sound.samplerate):
+            for block in _resampled(source, channel):
                 _check_finite(block, done, name)
                 done += len(block)
+                if done > max_s * SAMPLE_RATE + 1:  # the header did not tell
+                    raise invalid(f"{name} is too long; valid: at most {max_s:g} s")
                 yield block
     except (soundfile.SoundFileRuntimeError, OSError, ValueError) as error:
         reason = getattr(error, "error_string", str(error))
-        raise invalid(
-            f"cannot read {name}: {reason} Valid: a whole WAV, FLAC, OGG or MP3 file"
-        ) from error
+        raise invalid(f"cannot read {name}: {reason} Valid: {formats()}") from error
 
 
-def _check_header(sound: soundfile.SoundFile, name: str, max_s: float) -> None:
-    rate = sound.samplerate
-    if not MIN_RATE <= rate <= MAX_RATE:
-        raise invalid(f"{name} has {rate} samples a second; valid: {MIN_RATE} to {MAX_RATE}")
-    if sound.frames > max_s * rate:
-        raise invalid(f"{name} lasts {sound.frames / rate:.0f} s; valid: at most {max_s:g} s")
+def formats() -> str:
+    """What can be decoded here, for messages."""
+    if containers.av is not None:
+        return f"a whole file of WAV, FLAC, OGG, MP3, {containers.FORMATS}"
+    return (
+        "a whole file of WAV, FLAC, OGG, MP3; "
+        f'for {containers.FORMATS} install the extra: pip install -e ".[formats]"'
+    )
 
 
-def _mono_blocks(sound: soundfile.SoundFile, name: str) -> Iterator[np.ndarray]:
-    """Blocks of (n,) float32 at the file's own rate, every one of its samples."""
-    done = 0
-    # Not sound.blocks(): where a file ends early, that yields memory that was never written.
-    while len(block := sound.read(BLOCK_S * sound.samplerate, dtype="float32", always_2d=True)):
-        done += len(block)
-        yield block.mean(axis=1, dtype=np.float32)
-    if done < sound.frames - LENGTH_TOLERANCE_S * sound.samplerate:
-        raise invalid(f"{name} ends early: {done} of {sound.frames} samples are there")
+class _SoundFile(soundfile.SoundFile):
+    """What libsndfile reads, with the attributes of a `Container`."""
+
+    @property
+    def rate(self) -> int:
+        return self.samplerate
+
+    @property
+    def duration_s(self) -> float:
+        return self.frames / self.samplerate
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """(n, channels) float32, every sample of the file."""
+        done = 0
+        size = max(1, BLOCK_SAMPLES // self.channels)
+        # Not the inherited blocks(): where a file ends early, that yields memory never written.
+        while len(block := self.read(size, dtype="float32", always_2d=True)):
+            done += len(block)
+            yield block
+        if done < self.frames - LENGTH_TOLERANCE_S * self.rate:
+            raise ValueError(f"It ends early: {done} of {self.frames} samples are there.")
 
 
-def _resampled(blocks: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
-    if rate == SAMPLE_RATE:
-        yield from blocks
+def _open(file) -> _SoundFile | containers.Container:
+    try:
+        return _SoundFile(file)
+    except soundfile.LibsndfileError as error:
+        if error.code not in _NOT_LIBSNDFILES or containers.av is None:
+            raise
+    return containers.Container(file)
+
+
+def _check_header(source, name: str, max_s: float, channel: int | str) -> None:
+    if not MIN_RATE <= source.rate <= MAX_RATE:
+        raise invalid(f"{name} has {source.rate} samples a second; valid: {MIN_RATE} to {MAX_RATE}")
+    if source.duration_s is not None and source.duration_s > max_s:
+        raise invalid(f"{name} lasts {source.duration_s:.0f} s; valid: at most {max_s:g} s")
+    if channel != MIX and channel >= source.channels:
+        valid = ", ".join(map(str, range(source.channels)))
+        raise invalid(f"{name} has no channel {channel}; valid: {MIX}, {valid}")
+
+
+def _resampled(source, channel: int | str) -> Iterator[np.ndarray]:
+    """(n,) float32 at 16 kHz."""
+    mono = (mix(block) if channel == MIX else block[:, channel] for block in source.blocks())
+    if source.rate == SAMPLE_RATE:
+        yield from mono
         return
-    stream = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32")
-    for block in blocks:
-        yield stream.resample_chunk(block)
-    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+    resampler = Resampler(source.rate)
+    for block in mono:
+        yield resampler.push(np.ascontiguousarray(block))
+    yield resampler.finish()
 
 
 def _check_finite(block: np.ndarray, done: int, name: str) -> None:
