@@ -86,6 +86,6 @@ def _zero_outside(x: torch.Tensor, first: torch.Tensor, length: torch.Tensor) ->
     """Zero the frames of x (B, T, F, Ch) whose index, from first (B,), is not in [0, length)."""
     index = first[:, None] + torch.arange(x.shape[1], device=x.device)  # (B, T)
     outside = (index < 0) | (index >= length[:, None])
-    if not x.is_cuda and not outside.any():  # a GPU would wait for the answer
+    if x.device.type == "cpu" and not outside.any():  # a GPU would wait for the answer
         return x
     return x.masked_fill(outside[:, :, None, None], 0.0)

@@ -10,9 +10,11 @@ from ..recognizer import Recognizer
 
 class Arena:
     def __init__(self, recognizer: Recognizer, num_slots: int):
+        self.num_slots = num_slots
+        self.scratch = num_slots  # one slot more, for rows that are no stream's
         frames = max(recognizer.latencies_ms) // TOKEN_FRAME_MS
-        self.encoder = recognizer.fresh_encoder(num_slots, frames)
-        self.prediction = recognizer.fresh_prediction(num_slots)
+        self.encoder = recognizer.fresh_encoder(num_slots + 1, frames)
+        self.prediction = recognizer.fresh_prediction(num_slots + 1)
         self._fresh_prediction = recognizer.fresh_prediction(1)
 
     @property
