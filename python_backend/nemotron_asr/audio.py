@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 from collections.abc import Iterator
+from types import ModuleType
 
 import numpy as np
 import soundfile
 
-from . import containers
 from .config import SAMPLE_RATE
 from .errors import invalid
-from .pcm import Resampler, mix
+from .pcm import MIX, Resampler, mix
 
-MIX = "mix"  # of all channels; or a channel's number, from 0
 BLOCK_SAMPLES = 1_000_000  # decoded at a time, all channels: a long file is never whole in memory
 MIN_RATE, MAX_RATE = 4_000, 384_000  # Hz; what a header outside of them says is not to be believed
 DEFAULT_MAX_S = 4 * 3600.0
 LENGTH_TOLERANCE_S = 0.1  # headers of compressed files are off by a codec frame or two
+_FORMATS = "WAV, FLAC, OGG, MP3"
+_MORE_FORMATS = "WebM, MKV, M4A, MP4, MOV, 3GP, AAC, AMR, WMA"
 _NOT_LIBSNDFILES = (1, 4)  # its codes for a format and for an encoding that it does not know
 
 
@@ -60,12 +62,18 @@ def decode_blocks(
 
 def formats() -> str:
     """What can be decoded here, for messages."""
-    if containers.av is not None:
-        return f"a whole file of WAV, FLAC, OGG, MP3, {containers.FORMATS}"
-    return (
-        "a whole file of WAV, FLAC, OGG, MP3; "
-        f'for {containers.FORMATS} install the extra: pip install -e ".[formats]"'
-    )
+    if _containers() is not None:
+        return f"a whole file of {_FORMATS}, {_MORE_FORMATS}"
+    install = f'for {_MORE_FORMATS} install the extra: pip install -e ".[formats]"'
+    return f"a whole file of {_FORMATS}; {install}"
+
+
+def _containers() -> ModuleType | None:
+    """containers.py, loaded with FFmpeg (40 MB) when a file wants it; None without the extra."""
+    try:
+        return importlib.import_module(".containers", __package__)
+    except ImportError:
+        return None
 
 
 class _SoundFile(soundfile.SoundFile):
@@ -91,11 +99,13 @@ class _SoundFile(soundfile.SoundFile):
             raise ValueError(f"It ends early: {done} of {self.frames} samples are there.")
 
 
-def _open(file) -> _SoundFile | containers.Container:
+def _open(file):
+    """A `_SoundFile`, or a `Container` where libsndfile does not know the format."""
     try:
         return _SoundFile(file)
     except soundfile.LibsndfileError as error:
-        if error.code not in _NOT_LIBSNDFILES or containers.av is None:
+        containers = _containers() if error.code in _NOT_LIBSNDFILES else None
+        if containers is None:
             raise
     return containers.Container(file)
 

@@ -12,16 +12,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
+import av
 import numpy as np
-
-try:
-    import av
-except ImportError:
-    av = None
 
 from .config import SAMPLE_RATE
 
-FORMATS = "WebM, MKV, M4A, MP4, MOV, 3GP, AAC, AMR, WMA"  # besides libsndfile's, for messages
 _DEMUXERS = ("matroska", "mov", "aac", "amr", "asf", "mpegts", "ogg", "wav")
 _DECODERS = (
     "aac", "aac_latm", "ac3", "alac", "amrnb", "amrwb", "eac3", "flac", "libopencore_amrnb",

@@ -1,28 +1,96 @@
-"""The options of a stream or a file: one parser for every adapter and client. No torch here."""
+"""The options of a stream or a file: one table for adapters, clients and help. No torch here.
+
+An option is a field of `Options` and a row of `option_table`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from . import pcm
 from .config import LOOKAHEAD_BY_LATENCY_MS, SAMPLE_RATE
 from .errors import invalid
+from .pcm import MIX
 
+SAMPLE_RATES = (SAMPLE_RATE,)  # what the engine takes
 AUTO = "auto"
-SAMPLE_RATES = (SAMPLE_RATE,)
+KEEP, MASK = "keep", "mask"
+LIVE, FILE = "live", "file"
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a caller may ask of a stream (all of them) or a file (`language`, `latency_ms`)."""
+    """What a caller may ask of a stream or a file; each field is explained in `option_table`."""
 
     latency_ms: int
     language: str = AUTO
-    sample_rate: int = SAMPLE_RATE  # Hz, of the samples that the caller sends
+    sample_rate: int = SAMPLE_RATE
+    channels: int = 1
+    channel: int | str = MIX
+    punctuation: bool = True
+    capitals: bool = True
+    profanity: str = KEEP
 
     @property
     def lookahead(self) -> int:
         return LOOKAHEAD_BY_LATENCY_MS[self.latency_ms]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: its name, its values, what it means, and whether streams or files have it."""
+
+    name: str
+    valid: tuple
+    help: str
+    of: tuple[str, ...] = (LIVE, FILE)
+
+    def read(self, value: object):
+        """A value as it came, out of JSON or as text out of a header, to the valid one it means.
+
+        Raises AsrError INVALID_ARGUMENT naming the value and the valid ones.
+        """
+        for valid in self.valid:
+            if _spelling(valid) == _spelling(value):
+                return valid
+        valid = ", ".join(_shown(valid) for valid in self.valid)
+        raise invalid(f"{self.name} {value!r} is not supported; valid: {valid}")
+
+
+def _shown(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _spelling(value: object) -> str:
+    """true for True; en-us for en_US: what headers and people write."""
+    return str(value).strip().lower().replace("_", "-")
+
+
+def option_table(languages: Iterable[str], latencies_ms: Iterable[int]) -> dict[str, Option]:
+    """Every option by name.  languages, latencies_ms: what the loaded model offers."""
+    flag = (True, False)
+    options = [
+        Option("language", tuple(sorted(languages)), "Spoken language, or auto."),
+        Option("latency_ms", tuple(sorted(latencies_ms)), "Milliseconds that the model waits."),
+        Option("sample_rate", pcm.SAMPLE_RATES, "Hz, of the samples that are sent.", of=(LIVE,)),
+        Option(
+            "channels",
+            tuple(range(1, pcm.MAX_CHANNELS + 1)),
+            "Channels of the samples, interleaved; they are mixed.",
+            of=(LIVE,),
+        ),
+        Option(
+            "channel",
+            (MIX, *range(pcm.MAX_CHANNELS)),
+            "The channel of the file to hear, from 0, or mix.",
+            of=(FILE,),
+        ),
+        Option("punctuation", flag, "Punctuation in the text."),
+        Option("capitals", flag, "Capital letters in the text."),
+        Option("profanity", (KEEP, MASK), "mask: offensive words as a letter and asterisks."),
+    ]
+    return {option.name: option for option in options}
 
 
 def parse_options(
@@ -30,41 +98,29 @@ def parse_options(
     languages: Iterable[str],
     latencies_ms: Iterable[int],
     default_latency_ms: int,
+    of: str | None = None,
 ) -> Options:
     """Read request parameters.
 
-    languages, latencies_ms: what the loaded model offers.
+    languages, latencies_ms: what the loaded model offers.  of: "live" or "file".
     Raises AsrError INVALID_ARGUMENT naming the bad parameter or value and the valid ones.
     """
-    known = {
-        "language": lambda value: _language(value, languages),
-        "latency_ms": lambda value: _one_of("latency_ms", value, latencies_ms),
-        "sample_rate": lambda value: _one_of("sample_rate", value, SAMPLE_RATES),
-    }
+    table = option_table(languages, latencies_ms)
+    if of is None:  # what both honour today
+        of = LIVE
+        table = {name: table[name] for name in ("language", "latency_ms", "sample_rate")}
+        table["sample_rate"] = replace(table["sample_rate"], valid=SAMPLE_RATES)
+    known = [name for name, option in table.items() if of in option.of]
     values = {"latency_ms": default_latency_ms}
     for name, value in parameters.items():
         if name not in known:
-            raise invalid(f"unknown parameter {name!r}; valid: {', '.join(known)}")
-        values[name] = known[name](value)
+            raise invalid(_unknown(name, table, known, of))
+        values[name] = table[name].read(value)
     return Options(**values)
 
 
-def _one_of(name: str, value: object, valid: Iterable[int]) -> int:
-    valid = sorted(valid)
-    try:
-        number = int(value) if not isinstance(value, bool | float) else None
-    except (TypeError, ValueError):
-        number = None
-    if number not in valid:
-        raise invalid(f"{name} {value!r} is not supported; valid: {', '.join(map(str, valid))}")
-    return number
-
-
-def _language(value: object, languages: Iterable[str]) -> str:
-    languages = tuple(languages)
-    if isinstance(value, str):
-        by_lower = {language.lower(): language for language in languages}
-        found = by_lower.get(value.lower().replace("_", "-"))
-        if found is not None:
-            return found
-    raise invalid(f"language {value!r} is not supported; valid: {', '.join(sorted(languages))}")
+def _unknown(name: str, table: dict[str, Option], known: list[str], of: str) -> str:
+    valid = f"valid: {', '.join(known)}"
+    if name in table:
+        return f"parameter {name!r} is not for a {'file' if of == FILE else 'live stream'}; {valid}"
+    return f"unknown parameter {name!r}; {valid}"

@@ -18,6 +18,7 @@ from .errors import invalid
 
 SAMPLE_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # Hz, of live audio
 MAX_CHANNELS = 8  # of live audio
+MIX = "mix"  # of all channels of a file; or a channel's number, from 0
 PCM16 = "pcm16"
 _G711 = {"mulaw": "ULAW", "alaw": "ALAW"}  # encoding -> libsndfile's name of it
 ENCODINGS = (PCM16, *_G711)

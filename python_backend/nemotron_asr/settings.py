@@ -23,6 +23,7 @@ class Settings:
     slots: int = 64  # live streams at a time
     idle_timeout_s: float = 30.0  # a live stream without a packet for longer is ended
     max_file_s: float = 7200.0  # longest recording that asr_offline takes
+    profanity_file: str = ""  # words that `profanity=mask` masks, one a line; bundled ones if empty
     threads: int = 0  # of torch on the CPU; 0 = as many as there are cores
 
     def __post_init__(self):

@@ -6,7 +6,7 @@ import codecs
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from .config import TOKEN_FRAME_MS
 from .decoding import Token
@@ -37,9 +37,20 @@ class Fixed(NamedTuple):
     words: list[Word]
 
 
-class _Char(NamedTuple):
+class Char(NamedTuple):
+    """A character of the text, and the token that it came from."""
+
     char: str
     token: Token
+
+
+class Rule(Protocol):
+    """Changes a stream's characters on their way; one may wait for those behind it."""
+
+    def push(self, chars: list[Char]) -> list[Char]: ...
+
+    def finish(self) -> list[Char]:
+        """The stream has ended: what still waits."""
 
 
 class TextAssembler:
@@ -47,29 +58,34 @@ class TextAssembler:
 
     Spaces wait for the word behind them, so that the text never ends in one and none is doubled
     where a tag was taken out; a `<` waits until it is clear that no tag follows.
+    rules: what becomes of the characters between, in this order; see text_rules.py.
     """
 
-    def __init__(self, pieces: Sequence[str]):
+    def __init__(self, pieces: Sequence[str], rules: Sequence[Rule] = ()):
         self._pieces = pieces
+        self._rules = rules
         self._bytes = codecs.getincrementaldecoder("utf-8")("replace")
-        self._waiting: list[_Char] = []
-        self._word: list[_Char] = []
+        self._waiting: list[Char] = []  # may belong to a tag
+        self._ready: list[Char] = []  # of the text; spaces at the end wait
+        self._word: list[Char] = []
         self._started = False
         self.language: str | None = None  # of the last tag
 
     def push(self, tokens: Iterable[Token]) -> Fixed:
         for token in tokens:
-            self._waiting += [_Char(char, token) for char in self._spell(token)]
-        text = self._strip_tags()
-        begun = _TAG_BEGUN.search(text)
-        return self._release(begun.start() if begun else len(text))
+            self._waiting += [Char(char, token) for char in self._spell(token)]
+        chars = self._take_text()
+        for rule in self._rules:
+            chars = rule.push(chars)
+        return self._release(chars)
 
     def finish(self) -> Fixed:
         """End of the stream: a tag cut off here is dropped, the last word is complete."""
-        text = self._strip_tags()
-        begun = _TAG_BEGUN.search(text)
-        fixed = self._release(begun.start() if begun else len(text))
+        chars = self._take_text()
         self._waiting.clear()
+        for rule in self._rules:
+            chars = rule.push(chars) + rule.finish()
+        fixed = self._release(chars)
         if self._word:
             fixed.words.append(self._take_word())
         return fixed
@@ -82,21 +98,26 @@ class TextAssembler:
         self._bytes.reset()  # a character cut off is dropped
         return "" if piece in _SILENT else piece.replace(WORD_START, " ")
 
-    def _strip_tags(self) -> str:
+    def _take_text(self) -> list[Char]:
+        """The waiting characters that certainly belong to no tag; tags are read out."""
         tags = list(_TAG.finditer("".join(c.char for c in self._waiting)))
         if tags:
             self.language = _TAG_SPELLING.get(tags[-1][1], tags[-1][1])
         for tag in reversed(tags):  # a tag parts words, also where no space stands beside it
-            space = _Char(" ", self._waiting[tag.start()].token)
+            space = Char(" ", self._waiting[tag.start()].token)
             self._waiting[tag.start() : tag.end()] = [space]
-        return "".join(c.char for c in self._waiting)
+        begun = _TAG_BEGUN.search("".join(c.char for c in self._waiting))
+        stop = begun.start() if begun else len(self._waiting)
+        taken, self._waiting = self._waiting[:stop], self._waiting[stop:]
+        return taken
 
-    def _release(self, stop: int) -> Fixed:
-        """Fix the waiting characters before `stop`, but for spaces at their end."""
-        stop = len("".join(c.char for c in self._waiting[:stop]).rstrip())
+    def _release(self, chars: list[Char]) -> Fixed:
+        """Fix these characters, but for spaces at their end."""
+        self._ready += chars
+        stop = len("".join(c.char for c in self._ready).rstrip())
         text, words = [], []
         space = False
-        for c in self._waiting[:stop]:
+        for c in self._ready[:stop]:
             if c.char.isspace():
                 space = True
                 continue
@@ -108,14 +129,14 @@ class TextAssembler:
             self._started = True
             self._word.append(c)
             text.append(c.char)
-        del self._waiting[:stop]
+        del self._ready[:stop]
         return Fixed("".join(text), words)
 
-    def _parts_words(self, c: _Char) -> bool:
+    def _parts_words(self, c: Char) -> bool:
         """Whether a word begins here without a space: scripts that use none go by the piece."""
         if len(self._word) >= MAX_WORD_CHARS:
             return True
-        return c.token is not self._word[-1].token and _is_unspaced(c.char)
+        return c.token is not self._word[-1].token and is_unspaced(c.char)
 
     def _take_word(self) -> Word:
         chars, self._word = self._word, []
@@ -127,7 +148,7 @@ class TextAssembler:
         )
 
 
-def _is_unspaced(char: str) -> bool:
+def is_unspaced(char: str) -> bool:
     """Letters of a script that is written without spaces: Han, kana, Thai, Lao, Khmer, Burmese."""
     if "\u0e00" <= char <= "\u0eff" or "\u1000" <= char <= "\u109f" or "\u1780" <= char <= "\u17ff":
         return unicodedata.category(char).startswith("L")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import sys
 import tempfile
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -15,8 +17,6 @@ from hypothesis import strategies as st
 
 from nemotron_asr import AsrError, audio, containers
 from nemotron_asr.audio import decode_audio, decode_blocks
-
-av = pytest.importorskip("av")
 
 
 def tone(rate: int, seconds: float, hz: float = 440) -> np.ndarray:
@@ -224,7 +224,7 @@ def test_channels():
 
 
 def test_without_pyav_the_error_names_the_extra(monkeypatch):
-    monkeypatch.setattr(containers, "av", None)
+    monkeypatch.setitem(sys.modules, containers.__name__, None)
     message = refused(M4A)
     assert "WAV, FLAC, OGG, MP3; for WebM" in message
     assert "[formats]" in message

@@ -1,0 +1,102 @@
+"""One table of options: what streams and files may ask, as it comes out of JSON and headers."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from nemotron_asr import AsrError
+from nemotron_asr.options import FILE, LIVE, Options, option_table, parse_options
+
+LANGUAGES = ("en-US", "de-DE", "auto")
+LATENCIES_MS = (320, 80)
+TABLE = option_table(LANGUAGES, LATENCIES_MS)
+
+
+def parse(of: str = LIVE, **parameters) -> Options:
+    return parse_options(parameters, LANGUAGES, LATENCIES_MS, 320, of)
+
+
+def refused(of: str = LIVE, **parameters) -> str:
+    with pytest.raises(AsrError, match=r"^INVALID_ARGUMENT: ") as caught:
+        parse(of, **parameters)
+    return str(caught.value)
+
+
+def test_every_field_is_an_option_and_has_a_valid_default():
+    fields = {field.name: field for field in dataclasses.fields(Options)}
+    assert fields.keys() == TABLE.keys()
+    defaults = parse()
+    for name, option in TABLE.items():
+        assert getattr(defaults, name) in option.valid
+        assert option.of
+        assert option.help
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "parsed"),
+    [
+        ("language", "EN_us", "en-US"),
+        ("language", " auto ", "auto"),
+        ("latency_ms", 80, 80),
+        ("latency_ms", "80", 80),
+        ("sample_rate", 8000, 8000),
+        ("sample_rate", "44100", 44_100),
+        ("channels", "2", 2),
+        ("punctuation", False, False),
+        ("punctuation", "false", False),
+        ("punctuation", "False", False),
+        ("capitals", "TRUE", True),
+        ("profanity", "mask", "mask"),
+        ("profanity", "Keep", "keep"),
+    ],
+)
+def test_values_as_they_come(name, value, parsed):
+    got = getattr(parse(**{name: value}), name)
+    assert (got, type(got)) == (parsed, type(parsed))
+
+
+@pytest.mark.parametrize(("value", "parsed"), [("mix", "mix"), (0, 0), ("1", 1)])
+def test_channel_of_a_file(value, parsed):
+    assert parse(FILE, channel=value).channel == parsed
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("language", "xx", "language 'xx' is not supported; valid: auto, de-DE, en-US"),
+        ("language", None, "language None"),
+        ("latency_ms", "fast", "latency_ms 'fast' is not supported; valid: 80, 320"),
+        ("latency_ms", 320.0, "latency_ms 320.0"),
+        ("latency_ms", True, "latency_ms True"),
+        ("sample_rate", 8001, "sample_rate 8001 is not supported; valid: 8000, 11025, 12000"),
+        ("channels", 0, "channels 0 is not supported; valid: 1, 2, 3, 4, 5, 6, 7, 8"),
+        ("channels", [1], "channels [1]"),
+        ("punctuation", "no", "punctuation 'no' is not supported; valid: true, false"),
+        ("punctuation", 1, "punctuation 1"),
+        ("capitals", "", "capitals ''"),
+        ("profanity", True, "profanity True is not supported; valid: keep, mask"),
+    ],
+)
+def test_bad_values_are_named_with_the_valid_ones(name, value, message):
+    assert message in refused(**{name: value})
+
+
+def test_an_unknown_option_is_named_with_the_known_ones():
+    assert (
+        "unknown parameter 'langauge'; valid: language, latency_ms, sample_rate, channels, "
+        "punctuation, capitals, profanity"
+    ) in refused(langauge="en-US")
+
+
+@pytest.mark.parametrize(
+    ("of", "name", "value", "message"),
+    [
+        (FILE, "sample_rate", 16_000, "parameter 'sample_rate' is not for a file; valid: language"),
+        (FILE, "channels", 1, "parameter 'channels' is not for a file"),
+        (LIVE, "channel", "mix", "parameter 'channel' is not for a live stream; valid: language"),
+    ],
+)
+def test_options_of_the_other_kind_are_refused(of, name, value, message):
+    assert message in refused(of, **{name: value})
