@@ -44,8 +44,10 @@ def load(args: dict, parts: tuple[str, ...] = PARTS) -> tuple[Recognizer, Settin
 
 def parameters_of(request) -> dict:
     """The options that came with a request. HTTP headers may come in any case."""
-    parameters = json.loads(request.parameters() or "{}")
-    return {name.lower(): value for name, value in parameters.items()}
+    parameters = request.parameters()
+    if parameters in ("", "{}"):  # nearly every packet of a live stream
+        return {}
+    return {name.lower(): value for name, value in json.loads(parameters).items()}
 
 
 def to_torch(request, name: str) -> torch.Tensor:
@@ -61,13 +63,14 @@ def from_torch(name: str, tensor: torch.Tensor):
 
 def text_outputs(request, text: str, result) -> list:
     """TEXT, and RESULT where it was asked for.  result: a function that makes its dict."""
-    outputs = [_bytes("TEXT", text)]
+    outputs = [bytes_tensor("TEXT", text)]
     if "RESULT" in request.requested_output_names():
-        outputs.append(_bytes("RESULT", json.dumps(result(), ensure_ascii=False)))
+        outputs.append(bytes_tensor("RESULT", json.dumps(result(), ensure_ascii=False)))
     return outputs
 
 
-def _bytes(name: str, text: str):
+def bytes_tensor(name: str, text: str):
+    """An output of one string."""
     return pb_utils.Tensor(name, np.array([[text.encode()]], dtype=np.object_))
 
 

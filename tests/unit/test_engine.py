@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import random
 from collections import defaultdict
 
@@ -11,6 +12,7 @@ import torch
 
 from nemotron_asr.chunks import samples_needed, total_frames
 from nemotron_asr.engine import Request, StreamingEngine, Update
+from nemotron_asr.engine.sessions import SessionTable
 from reference import speech_like
 
 CHUNK = {80: 1280, 160: 2560, 320: 5120, 560: 8960, 1120: 17920}
@@ -350,6 +352,39 @@ def test_a_fast_stream_does_not_hold_up_a_live_one(client):
     assert len(client.updates["fast"]) == 1, "many rounds to go"
     client.settle()
     assert len(client.updates["fast"]) == 2
+
+
+def test_a_round_touches_only_streams_that_have_something_to_do(client, monkeypatch):
+    for i in range(8):
+        client.ask(i, start=True)
+    monkeypatch.setattr(SessionTable, "__iter__", lambda _: pytest.fail("all were visited"))
+    assert client.ask(3, pcm(30_000)).error is None
+    assert client.ask(3, end=True).is_final
+    client.now += 1.0  # time to look for idle ones
+    with pytest.raises(pytest.fail.Exception, match="all were visited"):
+        client.ask(4)
+
+
+def test_packets_handed_over_together_are_one_round(recognizer):
+    engine = StreamingEngine(recognizer, num_slots=8)
+    step, rounds, answers = engine.step, [], queue.SimpleQueue()
+
+    def counted(now):
+        rounds.append(now)
+        return step(now)
+
+    engine.step = counted
+    engine.start()
+    try:
+        engine.submit(
+            *(
+                Request(i, pcm(10), True, False, {}, lambda _: answers.put(len(rounds)))
+                for i in range(8)
+            )
+        )
+        assert len({answers.get(timeout=60) for _ in range(8)}) == 1
+    finally:
+        engine.stop()
 
 
 def test_32_ready_streams_are_one_forward_call(recognizer, monkeypatch):

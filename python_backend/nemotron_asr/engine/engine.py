@@ -1,7 +1,8 @@
 """Rounds over all live streams: at most one chunk of each, batched across streams.
 
 Requests come from any thread by `submit`; everything else happens in the thread that calls `step`
-(the one that `start` makes, or a test's).
+(the one that `start` makes, or a test's). What a round costs grows with the streams that have
+something to do, not with those that are open.
 """
 
 from __future__ import annotations
@@ -87,9 +88,13 @@ class StreamingEngine:
         self.recognizer = recognizer
         self.table = SessionTable(num_slots, idle_timeout_s)
         self.arena = Arena(recognizer, num_slots)
+        self._ready: dict[Session, None] = {}  # those with a chunk to decode, in order
+        self._next_sweep = float("-inf")
         self._inbox: deque[Request] = deque()
-        self._wake = threading.Condition()
+        self._nothing_new = threading.Lock()  # the engine waits for it: cheaper than a Condition
+        self._nothing_new.acquire()
         self._stopping = False
+        self._submitting = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def warm_up(self) -> None:
@@ -104,9 +109,9 @@ class StreamingEngine:
 
     def stop(self) -> None:
         """End the thread. Every request still unanswered is refused with UNAVAILABLE."""
-        with self._wake:
+        with self._submitting:
             self._stopping = True
-            self._wake.notify()
+            self._wake()
         if self._thread is not None:
             self._thread.join()
         refusal = AsrError(UNAVAILABLE, "the server is shutting down")
@@ -115,14 +120,19 @@ class StreamingEngine:
         while self._inbox:
             self._inbox.popleft().answer(Update(error=refusal))
 
-    def submit(self, request: Request) -> None:
-        """Hand over a packet; returns at once, from any thread."""
-        with self._wake:
+    def submit(self, *requests: Request) -> None:
+        """Hand over packets, which wake the engine once; returns at once, from any thread."""
+        with self._submitting:
             if not self._stopping:
-                self._inbox.append(request)
-                self._wake.notify()
+                self._inbox.extend(requests)
+                self._wake()
                 return
-        request.answer(Update(error=AsrError(UNAVAILABLE, "the server is shutting down")))
+        for request in requests:
+            request.answer(Update(error=AsrError(UNAVAILABLE, "the server is shutting down")))
+
+    def _wake(self) -> None:
+        if self._nothing_new.locked():  # only `_submitting` releases it
+            self._nothing_new.release()
 
     def step(self, now: float) -> bool:
         """Take in what was submitted, run one round, answer what is done.
@@ -131,29 +141,26 @@ class StreamingEngine:
         """
         while self._inbox:
             self._accept(self._inbox.popleft(), now)
-        for session in self.table.expired(now):
-            self._drop(session, "idle")
+        if now >= self._next_sweep:
+            self._next_sweep = now + SWEEP_INTERVAL_S
+            for session in self.table.expired(now):
+                self._drop(session, "idle")
         batches = defaultdict(list)
-        for session in self.table:
-            if self._advance(session, now):
-                batches[session.options.lookahead].append(session)
-        more = bool(self._inbox)
+        for session in self._ready:
+            batches[session.options.lookahead].append(session)
         for lookahead, sessions in sorted(batches.items()):  # short chunks are due soonest
             for first in range(0, len(sessions), MAX_ROWS):
                 batch = sessions[first : first + MAX_ROWS]
                 self._decode(batch, lookahead)
                 for session in batch:
-                    more |= self._advance(session, now)
-        return more
+                    self._advance(session, now)
+        return bool(self._ready or self._inbox)
 
     def _run(self) -> None:
         more = False
-        while True:
-            with self._wake:
-                if not more and not self._inbox and not self._stopping:
-                    self._wake.wait(SWEEP_INTERVAL_S)
-                if self._stopping:
-                    return
+        while not self._stopping:
+            if not more:
+                self._nothing_new.acquire(timeout=SWEEP_INTERVAL_S)
             try:
                 more = self.step(time.monotonic())
             except Exception:  # a fault here must not end every stream
@@ -190,6 +197,8 @@ class StreamingEngine:
         session.requests.append(request)
         if request.end:
             self.table.detach(session)
+        if session not in self._ready:
+            self._advance(session, now)
 
     def _open(self, request: Request, now: float) -> Session:
         """Admit a stream."""
@@ -233,15 +242,16 @@ class StreamingEngine:
 
     # Rounds
 
-    def _advance(self, session: Session, now: float) -> bool:
-        """Answer the requests whose audio is decoded; whether a chunk of the next is ready."""
+    def _advance(self, session: Session, now: float) -> None:
+        """Answer the requests whose audio is decoded; find out whether the next has a chunk."""
         while session.requests:
             request = session.requests[0]
             chunk_end = session.frames + session.options.lookahead + 1
-            if samples_needed(chunk_end) <= request.until:
-                return True
-            if request.end and session.frames < total_frames(request.until):
-                return True
+            if samples_needed(chunk_end) <= request.until or (
+                request.end and session.frames < total_frames(request.until)
+            ):
+                self._ready[session] = None
+                return
             session.requests.popleft()
             session.last_active = now
             try:
@@ -250,7 +260,7 @@ class StreamingEngine:
                 failure = _as_asr_error(error)
                 self._drop(session, "error", failure)
                 request.answer(Update(error=failure))
-        return False
+        self._ready.pop(session, None)
 
     def _answer(self, session: Session, request: Request) -> None:
         update = request.update
@@ -308,6 +318,7 @@ class StreamingEngine:
     def _drop(self, session: Session, reason: str, error: AsrError | None = None) -> None:
         """Free the session's slot; its unanswered requests get the error."""
         self.table.release(session)
+        self._ready.pop(session, None)
         log.info(
             "stream ended: reason=%s audio_s=%.1f frames=%d",
             reason,

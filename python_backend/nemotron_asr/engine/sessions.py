@@ -43,7 +43,7 @@ class AudioBuffer:
         return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int16)
 
 
-@dataclass
+@dataclass(eq=False)
 class Session:
     """One live stream. Its caches lie in the arena, in its slot."""
 
