@@ -30,7 +30,8 @@ left context, each on another stretch of real recordings. encoder: mel of one ch
 input; ours with its caches in the arena of the engine, transformers with its own streaming caches.
 floor: the call's weight matrices multiplied back to back, the faster of plain and packed by oneDNN.
 decoder: greedy RNN-T on successive chunks' real outputs, mean of a chunk. round: what the engine
-does for one packet of a chunk of every stream, from submit to reply. Ratios are of minima."""
+does for one packet of a chunk of every stream, from submit to reply. Ratios are of minima. On a GPU
+a round replays CUDA graphs, as the engine does, with rows filled up; the parts run as they are."""
 DECODED_S = 6.0  # of each stream, for the decoder
 PARTS = ("front_end", "encoder", "decoder", "round")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity
 
 from nemotron_asr import load_checkpoint
@@ -15,9 +16,9 @@ from .streams import EngineRound, fill_rounds
 from .timing import timed
 
 METHOD = """torch.profiler over rounds of the engine in steady state, each with one chunk of every
-stream. Self time of an operator: on a GPU that of its kernels, else that on the CPU. wall: of a
-round without the profiler. busy: all self times over the wall time (on a CPU with several threads
-only the calling thread's are seen)."""
+stream. On a CPU self times of operators, on a GPU times of kernels and copies, as those of a CUDA
+graph belong to no operator. wall: of a round without the profiler. busy: all these times over the
+wall time (on a CPU with several threads only the calling thread's are seen)."""
 TOP = 25
 
 
@@ -48,7 +49,9 @@ def run(
     if trace is not None:
         profiler.export_chrome_trace(str(trace))
     field = "self_device_time_total" if on_gpu else "self_cpu_time_total"
-    events = sorted(profiler.key_averages(), key=lambda e: -getattr(e, field))
+    kind = DeviceType.CUDA if on_gpu else DeviceType.CPU
+    events = [e for e in profiler.key_averages() if e.device_type == kind]
+    events.sort(key=lambda e: -getattr(e, field))
     total_ms = sum(getattr(event, field) for event in events) / 1000 / rounds
     rows = [
         {
