@@ -5,16 +5,19 @@ from __future__ import annotations
 import itertools
 import random
 
+import numpy as np
 import pytest
 import torch
 
 from live_streams import Streams, ids_and_frames
 from nemotron_asr.config import LOOKAHEADS, ModelConfig
-from nemotron_asr.engine import rounds
+from nemotron_asr.engine import Request, StreamingEngine, rounds
+from nemotron_asr.engine import engine as engine_module
 from nemotron_asr.engine.arena import Arena
 from nemotron_asr.engine.rounds import PlainRounds, ShapedRounds, rounds_for, row_steps
 from nemotron_asr.model import NemotronAsr
 from nemotron_asr.recognizer import Recognizer
+from reference import speech_like
 
 MAX_ROWS = 6  # shapes of 1, 2, 4 and 6 rows
 
@@ -166,6 +169,27 @@ def test_no_more_rows_than_slots(recognizer):
 
 def test_a_cpu_takes_rounds_as_they_come(recognizer):
     assert isinstance(rounds_for(recognizer, Arena(recognizer, 2), 8), PlainRounds)
+
+
+def test_an_engine_streams_in_fixed_shapes(recognizer):
+    """More ready streams than a round takes, of several lookaheads: the text is the offline one."""
+    engine = StreamingEngine(recognizer, num_slots=9)
+    engine.rounds = shaped(recognizer, engine.arena)
+    engine.warm_up()
+    told = [[] for _ in range(9)]
+    audio = [(speech_like(9000 * i, i) * 32767).astype(np.int16) for i in range(9)]
+    latencies_ms = [320, 1120, 320, 80, 320, 320, 320, 320, 320]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine_module, "MAX_ROWS", MAX_ROWS)
+        for i, reply in enumerate(told):
+            options = {"latency_ms": latencies_ms[i], "language": "de-DE"}
+            engine.submit(Request(i, audio[i], True, True, options, reply.append))
+        while engine.step(0.0):
+            pass
+    for samples, latency_ms, updates in zip(audio, latencies_ms, told, strict=True):
+        expected = recognizer.transcribe([samples], "de-DE", latency_ms)[0]
+        assert [u.text for u in updates] == [expected.text]
+        assert [w[:3] for w in updates[0].words] == [w[:3] for w in expected.words]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -23,6 +23,7 @@ from ..options import SAMPLE_RATES
 from ..recognizer import Recognizer
 from ..text import TextAssembler, Word
 from .arena import Arena
+from .rounds import rounds_for
 from .sessions import Session, SessionTable
 
 MAX_ROWS = 128  # streams that one forward call takes
@@ -88,6 +89,7 @@ class StreamingEngine:
         self.recognizer = recognizer
         self.table = SessionTable(num_slots, idle_timeout_s)
         self.arena = Arena(recognizer, num_slots)
+        self.rounds = rounds_for(recognizer, self.arena, MAX_ROWS)
         self._ready: dict[Session, None] = {}  # those with a chunk to decode, in order
         self._next_sweep = float("-inf")
         self._inbox: deque[Request] = deque()
@@ -99,8 +101,7 @@ class StreamingEngine:
 
     def warm_up(self) -> None:
         """Run every lookahead once, so that the first stream pays for nothing."""
-        for latency_ms in self.recognizer.latencies_ms:
-            self.recognizer.transcribe([np.zeros(32_000, np.int16)], latency_ms=latency_ms)
+        self.rounds.warm_up()
 
     def start(self) -> None:
         """Run rounds in a thread of the engine's own until `stop`."""
@@ -283,9 +284,7 @@ class StreamingEngine:
         slots = [session.slot for session in sessions]
         try:
             rows = [self._chunk(session, num_frames) for session in sessions]
-            tokens = self.recognizer.step(
-                rows, num_frames, lookahead, self.arena.encoder, self.arena.prediction, slots
-            )
+            tokens = self.rounds.step(rows, lookahead, slots)
         except Exception as error:
             failure = _as_asr_error(error)
             for session in sessions:
