@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from nemotron_asr import decoding
-from nemotron_asr.decoding import Progress, greedy_decode, look_on, looping_decode, num_looks
-from nemotron_asr.model import NemotronAsr, PredictionState
+from nemotron_asr.decoding import greedy_decode, looping_decode, num_looks
+from nemotron_asr.model import NemotronAsr
 
 
 @pytest.fixture(scope="module")
@@ -142,21 +142,3 @@ def test_the_host_asks_once_in_many_looks(net, monkeypatch):
     looks = 14 * net.config.max_symbols_per_step
     assert [len(row) for row in tokens] == [looks, looks]
     assert len(asked) == -(-looks // num_looks(14))
-
-
-def test_a_look_reads_nothing_back(net):
-    """Every tensor may lie on a device: on `meta` reading a value raises."""
-    with torch.device("meta"):
-        f = torch.empty(2, 14, net.config.decoder_hidden_size)
-        progress = Progress.start(torch.empty(2, dtype=torch.int64))
-        slots = torch.empty(2, dtype=torch.int64)
-        state = PredictionState(*(torch.empty_like(x, device="meta") for x in net.decoder.fresh(2)))
-        joint = torch.nn.Linear(net.config.decoder_hidden_size, net.config.vocab_size)
-        fake = SimpleNamespace(
-            config=net.config,
-            decoder=SimpleNamespace(step=lambda ids, h, c: PredictionState(state.g, h, c)),
-            joint=lambda f, g: joint(f + g),
-        )
-    with torch.no_grad():
-        found = look_on(fake, f, progress, state, slots)
-    assert found.shape == (3 * num_looks(14) + 1, 2)
