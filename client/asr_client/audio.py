@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,32 +14,74 @@ import numpy as np
 from nemotron_asr.audio import decode_blocks
 from nemotron_asr.config import SAMPLE_RATE
 from nemotron_asr.errors import AsrError
+from nemotron_asr.pcm import ENCODINGS, PCM16, decode_g711
 
 from .errors import ClientError, InvalidArgument
 
-BYTES_PER_SAMPLE = 2
 _FULL_SCALE = 32_768  # int16 = float * 2**15, as libsndfile reads it back
 _MAX_OVERSHOOT = 2.0  # resamplers overshoot 1.0 a little; int16 values kept as floats are far above
 
 Samples = np.ndarray | bytes | bytearray | memoryview
 
 
-def to_pcm16(samples: Samples) -> np.ndarray:
-    """Check samples and convert them.  Returns (n,) int16 mono, n >= 0.
+@dataclass(frozen=True)
+class AudioFormat:
+    """What samples are before they are int16 on the wire.
 
-    samples: (n,) int16; or (n,) float32 or float64 in [-1, 1] (overshoots are clipped); or bytes of
-    little-endian PCM16.  Raises InvalidArgument for anything else, and for NaN and infinity.
+    encoding: "pcm16" (little-endian), or G.711's "mulaw" or "alaw", a byte a sample. These are
+    looked up in a table before they are sent, exactly.
+    Raises InvalidArgument for another encoding; rates and channels are for the server to judge.
+    """
+
+    sample_rate: int = SAMPLE_RATE  # Hz
+    channels: int = 1  # interleaved
+    encoding: str = PCM16
+
+    def __post_init__(self):
+        if self.encoding not in ENCODINGS:
+            valid = ", ".join(ENCODINGS)
+            raise _invalid(f"encoding {self.encoding!r} is not supported; valid: {valid}")
+
+    @property
+    def bytes_per_sample(self) -> int:
+        return 2 if self.encoding == PCM16 else 1
+
+    def num_samples(self, milliseconds: int) -> int:
+        """Samples of all channels in so much time."""
+        return self.sample_rate * milliseconds // 1000 * self.channels
+
+
+MODEL_FORMAT = AudioFormat()
+
+
+def to_pcm16(samples: Samples, format: AudioFormat = MODEL_FORMAT) -> np.ndarray:
+    """Check samples and convert them.  Returns (n,) int16, interleaved, n >= 0.
+
+    samples: (n,) int16; or (n,) float32 or float64 in [-1, 1] (overshoots are clipped); either also
+    as (n, channels); or bytes in the format's encoding; or (n,) uint8 of mu-law or A-law.
+    Raises InvalidArgument for anything else, and for NaN and infinity.
     """
     if isinstance(samples, bytes | bytearray | memoryview):
         data = bytes(samples)
-        if len(data) % BYTES_PER_SAMPLE:
+        if len(data) % format.bytes_per_sample:
             raise _invalid(f"{len(data)} bytes are no whole number of 16-bit samples")
-        return np.frombuffer(data, "<i2").astype(np.int16)
+        if format.encoding == PCM16:
+            return np.frombuffer(data, "<i2").astype(np.int16)
+        return decode_g711(data, format.encoding)
     if not isinstance(samples, np.ndarray):
         raise _invalid(f"samples are {type(samples).__name__}; give a numpy array or bytes")
-    if samples.ndim != 1:
-        raise _invalid(f"samples have shape {samples.shape}; give one channel, shape (n,)")
-    if samples.dtype.kind == "i" and samples.dtype.itemsize == BYTES_PER_SAMPLE:
+    if samples.ndim != 1 and samples.shape[1:] != (format.channels,):
+        valid = "(n,)" if format.channels == 1 else f"(n,) or (n, {format.channels})"
+        raise _invalid(f"samples have shape {samples.shape}; valid: {valid}")
+    return _array_to_pcm16(samples.reshape(-1), format)
+
+
+def _array_to_pcm16(samples: np.ndarray, format: AudioFormat) -> np.ndarray:
+    if format.encoding != PCM16:
+        if samples.dtype == np.uint8:
+            return decode_g711(samples.tobytes(), format.encoding)
+        raise _invalid(f"samples are {samples.dtype}; valid for {format.encoding}: bytes, uint8")
+    if samples.dtype.kind == "i" and samples.dtype.itemsize == 2:
         return samples.astype(np.int16)  # a copy: the caller may reuse its buffer at once
     if samples.dtype.kind == "f" and samples.dtype.itemsize in (4, 8):
         return _float_to_pcm16(samples)
@@ -56,14 +99,14 @@ def _float_to_pcm16(samples: np.ndarray) -> np.ndarray:
 
 
 def file_packets(path: str | Path, packet_ms: int) -> Iterator[np.ndarray]:
-    """Packets of an audio file, any format and rate that libsndfile reads, mixed to one channel.
+    """Packets of an audio file, any format and rate that `decode_audio` reads, mixed to mono.
 
     Yields (n,) int16 at 16 kHz, n of packet_ms but for the last.  The file is decoded as it goes.
     Raises InvalidArgument, at the first packet, where the file cannot be read.
     """
     try:
         blocks = map(to_pcm16, decode_blocks(str(path), str(path)))
-        yield from _repack(blocks, packet_samples(packet_ms))
+        yield from _repack(blocks, MODEL_FORMAT.num_samples(packet_ms))
     except AsrError as error:
         raise InvalidArgument(str(error)) from error
 
@@ -80,30 +123,35 @@ def _repack(blocks: Iterable[np.ndarray], num_samples: int) -> Iterator[np.ndarr
         yield rest
 
 
-def paced(packets: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+def paced(
+    packets: Iterator[np.ndarray], format: AudioFormat = MODEL_FORMAT
+) -> Iterator[np.ndarray]:
     """Packets when a microphone would deliver them: each when its last sample has been spoken."""
     start_s = time.monotonic()
+    samples_per_s = format.num_samples(1000)
     spoken = 0  # samples
     for packet in packets:
         spoken += len(packet)
-        time.sleep(max(0.0, start_s + spoken / SAMPLE_RATE - time.monotonic()))
+        time.sleep(max(0.0, start_s + spoken / samples_per_s - time.monotonic()))
         yield packet
 
 
-def pipe_packets(pipe: BinaryIO, packet_ms: int) -> Iterator[np.ndarray]:
-    """Packets of raw little-endian PCM16, 16 kHz mono, read from a binary file until its end.
+def pipe_packets(
+    pipe: BinaryIO, packet_ms: int, format: AudioFormat = MODEL_FORMAT
+) -> Iterator[np.ndarray]:
+    """Packets of raw samples of a format, read from a binary file until its end.
 
-    Yields (n,) int16.  A last odd byte is half a sample and is left out.  Raises InvalidArgument
-    for a WAV file: its header would be heard as noise.
+    Yields (n,) int16, interleaved.  A last odd byte of PCM16 is half a sample and is left out.
+    Raises InvalidArgument for a WAV file: its header would be heard as noise.
     """
-    num_bytes = packet_samples(packet_ms) * BYTES_PER_SAMPLE
+    num_bytes = format.num_samples(packet_ms) * format.bytes_per_sample
     # Unbuffered: a thread that waits in a buffered read holds a lock that the exit would wait for.
     raw = getattr(pipe, "raw", pipe)
     data = _read_fully(raw, num_bytes)
     if data[:4] == b"RIFF":
-        raise _invalid("stdin is a WAV file; give raw PCM16 (16 kHz, mono) or the file by its name")
+        raise _invalid("stdin is a WAV file; give raw samples, or the file by its name")
     while data:
-        yield to_pcm16(data[: len(data) - len(data) % BYTES_PER_SAMPLE])
+        yield to_pcm16(data[: len(data) - len(data) % format.bytes_per_sample], format)
         data = _read_fully(raw, num_bytes)
 
 
@@ -115,8 +163,8 @@ def _read_fully(raw: BinaryIO, num_bytes: int) -> bytes:
     return data
 
 
-def microphone_packets(packet_ms: int) -> Iterator[np.ndarray]:
-    """Packets of the default microphone, for ever.  Yields (n,) int16 at 16 kHz.
+def microphone_packets(packet_ms: int, format: AudioFormat = MODEL_FORMAT) -> Iterator[np.ndarray]:
+    """Packets of the default microphone, for ever.  Yields (n,) int16, interleaved.
 
     Raises ClientError where sounddevice, PortAudio or a microphone is missing.
     """
@@ -127,19 +175,16 @@ def microphone_packets(packet_ms: int) -> Iterator[np.ndarray]:
         raise ClientError(f"the microphone needs sounddevice: {extra}") from error
     except OSError as error:  # sounddevice is there, the PortAudio library is not
         raise ClientError(f"the microphone needs PortAudio: {error}") from error
-    num_samples = packet_samples(packet_ms)
+    num_frames = format.num_samples(packet_ms) // format.channels
     try:
-        with sounddevice.RawInputStream(SAMPLE_RATE, num_samples, channels=1, dtype="int16") as mic:
+        with sounddevice.RawInputStream(
+            format.sample_rate, num_frames, channels=format.channels, dtype="int16"
+        ) as mic:
             while True:
-                data, _overflowed = mic.read(num_samples)
+                data, _overflowed = mic.read(num_frames)
                 yield to_pcm16(bytes(data))
     except sounddevice.PortAudioError as error:
         raise ClientError(f"cannot open the microphone: {error}") from error
-
-
-def packet_samples(packet_ms: int) -> int:
-    """Samples in a packet of packet_ms milliseconds, at 16 kHz."""
-    return SAMPLE_RATE * packet_ms // 1000
 
 
 def _invalid(message: str) -> InvalidArgument:

@@ -21,10 +21,11 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from .address import grpc_target, is_loopback
-from .audio import Samples, to_pcm16
+from .audio import AudioFormat, Samples, to_pcm16
 from .errors import ClientError, ServerUnavailable, StreamClosed, StreamNotFound, error_from_message
 from .results import Result, Transcript
 from .session import AUDIO, END, SILENCE, START, StreamSession
+from .wire import unusual
 
 DEFAULT_URL = "127.0.0.1:8001"
 MAX_PACKET_S = 10  # seconds of audio in one request; `send` cuts what is longer
@@ -36,7 +37,9 @@ class LiveStream:
 
     url: host:port of the server's gRPC endpoint.  language: a code such as "en-US", or "auto".
     latency_ms: how far the model looks ahead, one of `server["latencies_ms"]`.
-    sample_rate: Hz, of the samples that will be sent.
+    sample_rate: Hz, of the samples that will be sent, one of `server["sample_rates"]`.
+    channels: how many, interleaved; they are mixed.  encoding: "pcm16", or G.711's "mulaw", "alaw".
+    punctuation, capitals: False for a text without.  profanity: "mask" for a letter and asterisks.
     words: whether results carry words with times (text alone is cheaper).
     progress: whether `results` also yields the answers that fixed no text, one for every packet.
     max_in_flight: packets that may wait for their answers before `send` waits for the server.
@@ -54,19 +57,28 @@ class LiveStream:
         language: str = "auto",
         latency_ms: int = 320,
         sample_rate: int = 16_000,
+        channels: int = 1,
+        encoding: str = "pcm16",
+        punctuation: bool = True,
+        capitals: bool = True,
+        profanity: str = "keep",
         words: bool = False,
         progress: bool = False,
         max_in_flight: int = 64,
         timeout_s: float = 30.0,
     ):
         self.url = grpc_target(url)
-        self._max_packet_samples = MAX_PACKET_S * sample_rate
+        self._format = AudioFormat(sample_rate, channels, encoding)
+        self._max_packet_samples = self._format.num_samples(MAX_PACKET_S * 1000)
         self._max_in_flight = max_in_flight
         self._timeout_s = timeout_s
         self._outbox = queue.SimpleQueue()  # requests, then None
 
         self._changed = threading.Condition()  # guards everything below
         options = {"language": language, "latency_ms": latency_ms, "sample_rate": sample_rate}
+        options |= unusual(
+            channels=channels, punctuation=punctuation, capitals=capitals, profanity=profanity
+        )
         self._session = StreamSession(options, words=words, progress=progress)
         self._last_progress_s = time.monotonic()  # the latest answer, or a packet after a pause
         self._error: ClientError | None = None
@@ -81,12 +93,14 @@ class LiveStream:
         return self._session.server
 
     def send(self, samples: Samples) -> None:
-        """Send audio: (n,) int16, (n,) float32 in [-1, 1], or bytes of little-endian PCM16.
+        """Send audio: (n,) int16, (n,) float32 in [-1, 1], or bytes in the stream's encoding.
+
+        Of several channels (n, channels), or interleaved; bytes may end within a frame of them.
 
         Returns at once, unless max_in_flight packets wait for their answers.
         Raises InvalidArgument (the samples; the stream goes on), StreamClosed, the stream's error.
         """
-        pcm = to_pcm16(samples)  # (n,) int16
+        pcm = to_pcm16(samples, self._format)  # (n,) int16
         for begin in range(0, max(len(pcm), 1), self._max_packet_samples):
             with self._changed:
                 self._wait(lambda: self._error or self._has_room())

@@ -14,7 +14,7 @@ import httpx
 from .address import http_base, is_loopback
 from .errors import ClientError, InvalidArgument, ServerError, ServerUnavailable, error_from_message
 from .results import Transcript, transcript_from_json
-from .wire import iter_bytes_tensor
+from .wire import iter_bytes_tensor, unusual
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 MODEL = "asr_offline"
@@ -40,17 +40,31 @@ class OfflineClient:
         )
 
     def transcribe(
-        self, audio: str | Path | bytes, *, language: str = "auto", latency_ms: int = 1120
+        self,
+        audio: str | Path | bytes,
+        *,
+        language: str = "auto",
+        latency_ms: int = 1120,
+        channel: int | str = "mix",
+        punctuation: bool = True,
+        capitals: bool = True,
+        profanity: str = "keep",
     ) -> Transcript:
-        """Transcribe one file: its path, or its bytes (WAV, FLAC, OGG or MP3, any rate).
+        """Transcribe one file: its path, or its bytes (WAV, FLAC, OGG, MP3, M4A, WebM, any rate).
 
         latency_ms: how far the model looks ahead; more is more accurate.
+        channel: "mix", or the number of the one to hear, from 0.
+        punctuation, capitals: False for a text without.  profanity: "mask" for asterisks.
         Raises InvalidArgument (file, option), ServerUnavailable or ServerError.
         """
         data = audio if isinstance(audio, bytes) else _read(Path(audio))
         if not data:
             raise InvalidArgument("INVALID_ARGUMENT: the audio file is empty")
-        header, body = _request(data, {"language": language, "latency_ms": latency_ms})
+        options = {"language": language, "latency_ms": latency_ms}
+        options |= unusual(
+            channel=channel, punctuation=punctuation, capitals=capitals, profanity=profanity
+        )
+        header, body = _request(data, options)
         response = self._post(header, body)
         return transcript_from_json(json.loads(_output(response, "RESULT")))
 
@@ -59,10 +73,9 @@ class OfflineClient:
         paths: Iterable[str | Path],
         *,
         concurrency: int = 4,
-        language: str = "auto",
-        latency_ms: int = 1120,
+        **options: str | int | bool,
     ) -> Iterator[tuple[str | Path, Transcript | ClientError]]:
-        """Transcribe files, `concurrency` at a time.
+        """Transcribe files, `concurrency` at a time, with the options of `transcribe`.
 
         Yields (path, Transcript or error) as they finish. Abandoning it starts no further file.
         """
@@ -79,7 +92,7 @@ class OfflineClient:
                 except queue.Empty:
                     return
                 try:
-                    outcome = self.transcribe(path, language=language, latency_ms=latency_ms)
+                    outcome = self.transcribe(path, **options)
                 except ClientError as error:
                     outcome = error
                 except Exception as error:  # no file may be left without an outcome

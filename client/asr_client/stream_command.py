@@ -12,9 +12,14 @@ import click
 import numpy as np
 from rich.console import Console
 
+from nemotron_asr.options import LIVE
+from nemotron_asr.pcm import ENCODINGS, PCM16
+
 from . import audio
+from .audio import AudioFormat
 from .errors import ClientError
 from .live import DEFAULT_URL, LiveStream
+from .option_flags import option_flags
 from .results import Result, Transcript
 
 _STDIN = "-"
@@ -23,8 +28,14 @@ _STDIN = "-"
 @click.command()
 @click.argument("source", metavar="FILE|-", required=False)
 @click.option("--mic", is_flag=True, help="Listen to the microphone instead of a file.")
-@click.option("--language", default="auto", show_default=True, help='Such as "en-US", or "auto".')
-@click.option("--latency-ms", default=320, show_default=True, help="80, 160, 320, 560 or 1120.")
+@option_flags(LIVE, default_latency_ms=320)
+@click.option(
+    "--encoding",
+    type=click.Choice(ENCODINGS),
+    default=PCM16,
+    show_default=True,
+    help="Of raw samples from stdin; mulaw and alaw are the telephone's.",
+)
 @click.option(
     "--url",
     envvar="ASR_GRPC_URL",
@@ -44,27 +55,32 @@ _STDIN = "-"
 def stream(
     source: str | None,
     mic: bool,
-    language: str,
-    latency_ms: int,
+    encoding: str,
     url: str,
     fast: bool,
     packet_ms: int,
     as_json: bool,
+    **options,
 ) -> None:
     """Transcribe live; words appear as they are fixed.
 
-    FILE is anything that libsndfile reads; "-" is raw PCM16 (little-endian, 16 kHz, mono) from
-    stdin. Ctrl-C ends the stream and prints what remains.
+    FILE is a recording, converted here; "-" is raw samples from stdin, of --rate, --channels and
+    --encoding. Ctrl-C ends the stream and prints what remains.
     """
+    format = AudioFormat(options["sample_rate"], options["channels"], encoding)
     if mic == (source is not None):
         raise click.UsageError("give either FILE (or - for stdin), or --mic")
     if not mic and source != _STDIN and not Path(source).is_file():
         raise click.BadParameter(f"no such file: {source}", param_hint="FILE")
+    if source not in (_STDIN, None) and format != audio.MODEL_FORMAT:
+        raise click.UsageError("--rate, --channels and --encoding are for - and --mic, not a FILE")
+    if mic and encoding != PCM16:
+        raise click.UsageError("--encoding is for raw samples from stdin (-)")
     try:
-        packets = _first_read(_packets(source, mic, packet_ms))
+        packets = _first_read(_packets(source, mic, packet_ms, format))
         if not mic and not fast:
-            packets = audio.paced(packets)
-        with LiveStream(url, language=language, latency_ms=latency_ms, words=as_json) as live:
+            packets = audio.paced(packets, format)
+        with LiveStream(url, words=as_json, **options) as live:
             _say(f"streaming {'the microphone' if mic else source} to {live.url}; Ctrl-C ends")
             live.feed(packets)
             _summary(_show_results(live, JsonPrinter() if as_json else TextPrinter()))
@@ -72,11 +88,13 @@ def stream(
         raise click.ClickException(str(error)) from error
 
 
-def _packets(source: str | None, mic: bool, packet_ms: int) -> Iterator[np.ndarray]:
+def _packets(
+    source: str | None, mic: bool, packet_ms: int, format: AudioFormat
+) -> Iterator[np.ndarray]:
     if mic:
-        return audio.microphone_packets(packet_ms)
+        return audio.microphone_packets(packet_ms, format)
     if source == _STDIN:
-        return audio.pipe_packets(sys.stdin.buffer, packet_ms)
+        return audio.pipe_packets(sys.stdin.buffer, packet_ms, format)
     return audio.file_packets(source, packet_ms)
 
 

@@ -11,9 +11,12 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from nemotron_asr.options import FILE
+
 from .errors import ClientError
 from .formats import EXTENSIONS, FORMATS
 from .offline import DEFAULT_TIMEOUT_S, DEFAULT_URL, OfflineClient
+from .option_flags import option_flags
 from .results import Transcript
 
 
@@ -34,8 +37,7 @@ from .results import Transcript
     type=click.Path(path_type=Path, file_okay=False),
     help="Write one file per input here, instead of stdout.",
 )
-@click.option("--language", default="auto", show_default=True, help='Such as "en-US", or "auto".')
-@click.option("--latency-ms", default=1120, show_default=True, help="80, 160, 320, 560 or 1120.")
+@option_flags(FILE, default_latency_ms=1120)
 @click.option(
     "--url",
     envvar="ASR_HTTP_URL",
@@ -57,13 +59,12 @@ def transcribe(
     files: tuple[Path, ...],
     format_name: str,
     output_dir: Path | None,
-    language: str,
-    latency_ms: int,
     url: str,
     concurrency: int,
     timeout_s: float,
+    **options,
 ) -> None:
-    """Transcribe audio files (WAV, FLAC, OGG, MP3).
+    """Transcribe audio files (WAV, FLAC, OGG, MP3, M4A, WebM and more).
 
     A file that fails is named on stderr and does not stop the others; the exit code is then 1.
     """
@@ -71,9 +72,7 @@ def transcribe(
     num_failed = 0
     try:
         with OfflineClient(url, timeout_s=timeout_s) as client:
-            outcomes = client.transcribe_many(
-                files, concurrency=concurrency, language=language, latency_ms=latency_ms
-            )
+            outcomes = client.transcribe_many(files, concurrency=concurrency, **options)
             for file, outcome in _in_order(files, _with_progress(outcomes, len(files))):
                 num_failed += not _deliver(file, outcome, format_name, outputs, len(files))
     except ClientError as error:

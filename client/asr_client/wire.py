@@ -9,10 +9,12 @@ import json
 import secrets
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from tritonclient.grpc import service_pb2
+
+from nemotron_asr.options import Options
 
 from .errors import ServerError, error_from_message
 
@@ -66,6 +68,12 @@ def _set_parameter(parameter: service_pb2.InferParameter, value: str | int | boo
         parameter.int64_param = value
     else:
         parameter.string_param = str(value)
+
+
+def unusual(**options: str | int | bool) -> dict[str, str | int | bool]:
+    """Those options that are not what the server takes anyway: an older one may not know them."""
+    usual = {field.name: field.default for field in fields(Options)}
+    return {name: value for name, value in options.items() if value != usual[name]}
 
 
 def parse_response(response: service_pb2.ModelStreamInferResponse) -> Answer:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import threading
 
 import numpy as np
 import pytest
 import soundfile
 
-from asr_client.audio import SAMPLE_RATE, file_packets, microphone_packets, pipe_packets, to_pcm16
+from asr_client.audio import (
+    SAMPLE_RATE,
+    AudioFormat,
+    file_packets,
+    microphone_packets,
+    paced,
+    pipe_packets,
+    to_pcm16,
+)
 from asr_client.errors import ClientError, InvalidArgument
 
 RAMP = np.arange(-1000, 1000, dtype=np.int16)
@@ -92,6 +101,74 @@ def test_what_is_no_audio_is_named(samples, reason):
     assert str(caught.value).startswith("INVALID_ARGUMENT: ")
 
 
+STEREO = AudioFormat(48_000, channels=2)
+MULAW = AudioFormat(8000, encoding="mulaw")
+CODES = bytes(range(256))
+
+
+def test_several_channels_are_interleaved():
+    pcm = np.arange(12, dtype=np.int16).reshape(6, 2)
+    for samples in (pcm, pcm.reshape(-1), pcm.tobytes(), (pcm / 32768).astype(np.float32)):
+        assert to_pcm16(samples, STEREO).tolist() == list(range(12))
+    assert to_pcm16(pcm[:, :1]).tolist() == pcm[:, 0].tolist()
+    with pytest.raises(InvalidArgument, match=r"shape \(4, 3\); valid: \(n,\) or \(n, 2\)"):
+        to_pcm16(pcm.reshape(4, 3), STEREO)
+
+
+@pytest.mark.parametrize("encoding", ["mulaw", "alaw"])
+def test_telephone_codes_are_looked_up(encoding):
+    format = AudioFormat(8000, encoding=encoding)
+    file = io.BytesIO(CODES)
+    subtype = {"mulaw": "ULAW", "alaw": "ALAW"}[encoding]
+    expected, _ = soundfile.read(
+        file, format="RAW", subtype=subtype, channels=1, samplerate=8000, dtype="int16"
+    )
+    for codes in (CODES, bytearray(CODES), np.frombuffer(CODES, np.uint8)):
+        np.testing.assert_array_equal(to_pcm16(codes, format), expected)
+    with pytest.raises(InvalidArgument, match=f"int16; valid for {encoding}: bytes, uint8"):
+        to_pcm16(RAMP, format)
+
+
+def test_another_encoding_is_named():
+    with pytest.raises(InvalidArgument, match="'opus' is not supported; valid: pcm16, mulaw, alaw"):
+        AudioFormat(encoding="opus")
+
+
+def test_pipe_packets_of_other_formats():
+    packets = list(pipe_packets(io.BytesIO(CODES), 10, MULAW))
+    assert [len(p) for p in packets] == [80, 80, 80, 16]
+    np.testing.assert_array_equal(np.concatenate(packets), to_pcm16(CODES, MULAW))
+    packets = list(pipe_packets(io.BytesIO(RAMP.tobytes()), 10, STEREO))
+    assert [len(p) for p in packets] == [960, 960, 80]
+
+
+def test_pace_is_that_of_the_format(monkeypatch):
+    """A hundredth of a second each, whatever the rate and channels."""
+    slept = []
+    monkeypatch.setattr("asr_client.audio.time.sleep", slept.append)
+    monkeypatch.setattr("asr_client.audio.time.monotonic", lambda: 0.0)
+    for format in (AudioFormat(), STEREO, MULAW):
+        list(paced(iter([np.zeros(format.num_samples(10), np.int16)] * 3), format))
+        assert slept == pytest.approx([0.01, 0.02, 0.03])
+        slept.clear()
+
+
+def test_the_microphone_is_opened_in_the_format(monkeypatch):
+    opened = []
+
+    class Microphone:
+        PortAudioError = OSError
+
+        def RawInputStream(self, rate, num_frames, channels, dtype):  # noqa: N802
+            opened.append((rate, num_frames, channels, dtype))
+            raise self.PortAudioError("no such device")
+
+    monkeypatch.setitem(sys.modules, "sounddevice", Microphone())
+    with pytest.raises(ClientError, match="no such device"):
+        next(microphone_packets(10, STEREO))
+    assert opened == [(48_000, 480, 2, "int16")]
+
+
 @pytest.mark.parametrize("packet_ms", [10, 80, 333, 10_000])
 def test_file_packets_are_the_file(tmp_path, packet_ms):
     pcm = np.random.default_rng(0).integers(-9999, 9999, 40_001).astype(np.int16)
@@ -160,6 +237,6 @@ def test_a_wav_file_in_the_pipe_is_refused():
 
 
 def test_a_missing_sounddevice_names_the_extra(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "sounddevice", None)
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
     with pytest.raises(ClientError, match=r"\[mic\]"):
         next(microphone_packets(80))

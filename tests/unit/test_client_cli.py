@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import subprocess
 import sys
@@ -11,7 +12,9 @@ import pytest
 import soundfile
 from click.testing import CliRunner
 
+from asr_client import LiveStream, OfflineClient, wire
 from asr_client.cli import main
+from nemotron_asr.options import FILE, LIVE, option_table
 
 NOBODY = "127.0.0.1:1"  # a port on which nothing listens
 
@@ -58,7 +61,17 @@ def test_no_server_is_said_with_its_address(command, clip):
         (["stream", "no/such.wav"], "no/such.wav"),
         (["stream", "CLIP", "--packet-ms", "1"], "packet-ms"),
         (["stream", "CLIP", "--latency-ms", "fast"], "fast"),
+        (["stream", "CLIP", "--latency-ms", "81"], "valid: 80, 160, 320, 560, 1120"),
+        (["stream", "-", "--rate", "8001"], "valid: 8000, 11025"),
+        (["stream", "-", "--channels", "9"], "valid: 1, 2, 3"),
+        (["stream", "-", "--encoding", "opus"], "'alaw'"),
+        (["stream", "CLIP", "--rate", "8000"], "not a FILE"),
+        (["stream", "--mic", "--encoding", "mulaw"], "stdin"),
+        (["stream", "CLIP", "--channel", "1"], "No such option"),
         (["stream", "CLIP", "--unknown"], "--unknown"),
+        (["transcribe", "CLIP", "--profanity", "bleep"], "valid: keep, mask"),
+        (["transcribe", "CLIP", "--channel", "left"], "valid: mix, 0, 1"),
+        (["transcribe", "CLIP", "--rate", "8000"], "No such option"),
         (["transcribe"], "FILE"),
         (["transcribe", "CLIP", "--format", "doc"], "'srt', 'vtt'"),
         (["transcribe", "CLIP", "CLIP2", "--format", "srt"], "--output-dir"),
@@ -73,6 +86,52 @@ def test_bad_arguments_are_named(arguments, message, clip, tmp_path):
     assert result.exit_code == 2
     assert message in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+class Given(Exception):  # noqa: N818
+    """Ends a command where the client would connect; its arguments are what was asked for."""
+
+
+def given(monkeypatch, target: str, *arguments: str, stdin: bytes = b"") -> dict:
+    def give(*_args, **options):
+        raise Given(options)
+
+    monkeypatch.setattr(target, give)
+    result = asr(*arguments, stdin=stdin)
+    assert isinstance(result.exception, Given), result.output
+    return result.exception.args[0]
+
+
+TEXT = ("--no-punctuation", "--no-capitals", "--profanity", "mask")
+TEXT_OPTIONS = {"punctuation": False, "capitals": False, "profanity": "mask"}
+
+
+def test_stream_passes_its_options_on(monkeypatch, clip):
+    live = "asr_client.stream_command.LiveStream"
+    raw = ("stream", "-", "--rate", "8000", "--channels", "2", "--encoding", "alaw", *TEXT)
+    options = given(monkeypatch, live, *raw, stdin=b"abcd")
+    assert options.items() >= {"sample_rate": 8000, "channels": 2, **TEXT_OPTIONS}.items()
+    usual = given(monkeypatch, live, "stream", clip)
+    assert wire.unusual(**{name: usual[name] for name in (*TEXT_OPTIONS, "channels")}) == {}
+    assert (usual["language"], usual["latency_ms"]) == ("auto", 320)
+
+
+def test_transcribe_passes_its_options_on(monkeypatch, clip):
+    target = "asr_client.transcribe_command.OfflineClient.transcribe_many"
+    options = given(monkeypatch, target, "transcribe", clip, "--channel", "1", *TEXT)
+    assert options.items() >= {"channel": 1, "latency_ms": 1120, **TEXT_OPTIONS}.items()
+
+
+@pytest.mark.parametrize(
+    ("of", "command", "call"),
+    [(LIVE, "stream", LiveStream), (FILE, "transcribe", OfflineClient.transcribe)],
+)
+def test_every_option_of_the_server_is_a_flag_and_an_argument(of, command, call):
+    text = asr(command, "--help").output
+    for option in option_table(("auto",), (320,)).values():
+        flag = {"sample_rate": "rate"}.get(option.name, option.name).replace("_", "-")
+        assert (f"--{flag} " in text) == (of in option.of)
+        assert (option.name in inspect.signature(call).parameters) == (of in option.of)
 
 
 @pytest.mark.parametrize(
