@@ -35,6 +35,8 @@ def encode(
             pictures = container.add_stream("mpeg4", rate=10)
             pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
         track = container.add_stream(codec, rate=rate, layout=layout)
+        if codec == "wmav2":
+            track.bit_rate = 128_000
         if video:
             for number in range(30):
                 picture = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), "rgb24")
@@ -44,7 +46,8 @@ def encode(
         pcm = (channels * 32767).astype(np.int16).T.reshape(1, -1)
         frame = av.AudioFrame.from_ndarray(pcm, "s16", layout)
         frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
-        for part in av.AudioResampler(track.format, layout, rate).resample(frame):
+        converter = av.AudioResampler(track.format, layout, rate)
+        for part in [*converter.resample(frame), *converter.resample(None)]:
             container.mux(track.encode(part))
         container.mux(track.encode(None))
         container.close()
@@ -75,6 +78,7 @@ def refused(data: bytes, **kwargs) -> str:
         ("amr", "libopencore_amrnb", 8_000, 1),
         ("adts", "aac", 22_050, 1),
         ("mpegts", "aac", 48_000, 2),
+        ("asf", "wmav2", 44_100, 2),
         ("matroska", "flac", 48_000, 2),
     ],
 )
@@ -84,7 +88,8 @@ def test_formats(format, codec, rate, num_channels):
         soundfile.SoundFile(io.BytesIO(data))
     decoded = decode_audio(data)
     assert decoded.dtype == np.float32
-    assert 3 * 16_000 - 1 <= len(decoded) <= 3.1 * 16_000  # padded to whole codec frames
+    cut_s = 0.03 if codec == "wmav2" else 0  # FFmpeg writes or reads no last half frame of WMA
+    assert (3 - cut_s) * 16_000 - 1 <= len(decoded) <= 3.1 * 16_000  # whole codec frames
     heard = np.abs(np.fft.rfft(decoded[8000:40_000] * np.hanning(32_000)))
     assert np.argmax(heard) == 440 * 2
     assert 0.15 < decoded[8000:40_000].std() < 0.25
