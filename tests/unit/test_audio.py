@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from nemotron_asr import AsrError
-from nemotron_asr.audio import decode_audio
+from nemotron_asr.audio import BLOCK_SAMPLES, decode_audio, decode_blocks
 from reference import speech_like
 
 
@@ -50,6 +50,24 @@ def test_long_files_are_decoded_in_blocks():
     wave = speech_like(700_000, 1)
     decoded = decode_audio(encode(wave, 16000, format="WAV", subtype="FLOAT"))
     np.testing.assert_array_equal(decoded, wave)
+
+
+def test_blocks_are_of_bounded_size_whatever_the_channels():
+    """A compressed file of silence in many channels is small."""
+    data = encode(np.zeros((200_000, 64)), 16_000, format="WAV", subtype="PCM_U8")
+    blocks = list(decode_blocks(io.BytesIO(data), "it"))
+    assert sum(map(len, blocks)) == 200_000
+    assert max(map(len, blocks)) * 64 <= BLOCK_SAMPLES
+
+
+def test_one_channel_of_a_file():
+    left, right = tone(8000), speech_like(8000, 0)
+    data = encode(np.stack([left, right], axis=1), 8000, format="WAV", subtype="FLOAT")
+    for channel, wave in ((0, left), (1, right)):
+        alone = encode(wave, 8000, format="WAV", subtype="FLOAT")
+        np.testing.assert_array_equal(decode_audio(data, channel=channel), decode_audio(alone))
+    with pytest.raises(AsrError, match=r"^INVALID_ARGUMENT: .*no channel 2; valid: mix, 0, 1"):
+        decode_audio(data, channel=2)
 
 
 def test_no_samples_are_no_error():
