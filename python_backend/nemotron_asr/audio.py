@@ -34,11 +34,17 @@ def decode_audio(data: bytes, max_s: float = DEFAULT_MAX_S, channel: int | str =
     header says, one longer than max_s seconds, one without that channel, and samples that are no
     finite numbers.
     """
+    parts = list(file_blocks(data, max_s, channel))
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+
+def file_blocks(
+    data: bytes, max_s: float = DEFAULT_MAX_S, channel: int | str = MIX
+) -> Iterator[np.ndarray]:
+    """The same, block by block as it is decoded. Lets go of the file at its end."""
     if not data:
         raise invalid(f"the audio is empty (0 bytes); valid: {formats()}")
-    name = f"the audio ({len(data)} bytes)"
-    parts = list(decode_blocks(io.BytesIO(data), name, max_s, channel))
-    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    yield from decode_blocks(io.BytesIO(data), f"the audio ({len(data)} bytes)", max_s, channel)
 
 
 def decode_blocks(

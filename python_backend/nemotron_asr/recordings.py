@@ -8,14 +8,14 @@ ensemble that runs them apart.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .chunks import Chunk, total_frames
+from .chunks import Chunk, first_sample_needed, samples_needed, total_frames
 from .config import SUBSAMPLING
 from .decoding import Token
 from .features import num_mel_frames
@@ -48,12 +48,38 @@ def to_tokens(
 
 def features(recognizer: Recognizer, samples: np.ndarray) -> torch.Tensor:
     """Mel frames from -7 on that a recording's E encoder frames want, (8 E, M) float32."""
-    width = recognizer.config.features.feature_size
-    parts = [torch.zeros(0, width, device=recognizer.device)]
-    for done, num_frames, _ in _stretches([total_frames(len(samples))], 0):
-        row = Chunk(samples, 0, done, len(samples), prompt_id=0)
-        parts.append(recognizer.features([row], num_frames)[0])
-    return torch.cat(parts)
+    return features_of_blocks(recognizer, [samples])[0]
+
+
+def features_of_blocks(
+    recognizer: Recognizer, blocks: Iterable[np.ndarray]
+) -> tuple[torch.Tensor, int]:
+    """The same of a recording that comes in blocks, (8 E, M) float32, and its number of samples.
+
+    Keeps no more of the samples than a block. The mel is in the machine's memory, not the device's:
+    there it grows in place, by realloc, and is never there twice.
+    """
+    mel = np.empty((0, recognizer.config.features.feature_size), np.float32)
+
+    def append(num_frames: int, num_samples: int | None) -> None:
+        row = Chunk(kept, start, done, num_samples, prompt_id=0)
+        more = recognizer.features([row], num_frames)[0]
+        mel.resize((len(mel) + len(more), mel.shape[1]), refcheck=False)
+        mel[-len(more) :] = more.numpy(force=True)
+
+    kept, start, done = np.zeros(0, np.int16), 0, 0  # samples kept, from where; frames done
+    for block in blocks:
+        kept = np.concatenate([kept, block])
+        while samples_needed(done + FRAMES_PER_CALL) <= start + len(kept):
+            append(FRAMES_PER_CALL, None)
+            done += FRAMES_PER_CALL
+        gone = max(0, first_sample_needed(done) - start)
+        kept, start = kept[gone:], start + gone
+    num_samples = start + len(kept)
+    while (left := total_frames(num_samples) - done) > 0:
+        append(min(left, FRAMES_PER_CALL), num_samples)
+        done += FRAMES_PER_CALL
+    return torch.from_numpy(mel), num_samples
 
 
 def encode(
@@ -65,7 +91,9 @@ def encode(
 ) -> list[torch.Tensor]:
     """mels: (8 E, M) each, from `features`.  Returns the joint's input of each, (E, J) float32."""
     width = recognizer.config.decoder_hidden_size
-    parts = [[torch.zeros(0, width, device=recognizer.device)] for _ in mels]
+    encoded = [
+        torch.empty(total_frames(n), width, device=recognizer.device) for n in num_samples
+    ]  # written in place: parts that are joined at the end would be there twice
     for group in _groups(num_samples):
         state = recognizer.fresh_encoder(len(group), FRAMES_PER_CALL)
         totals = [total_frames(num_samples[i]) for i in group]
@@ -76,8 +104,8 @@ def encode(
             prompts = [prompt_ids[i] for i in rows]
             f = recognizer.encode(mel.to(recognizer.device), num_mel, prompts, lookahead, state)
             for i, row, total in zip(rows, f, totals, strict=False):
-                parts[i].append(row[: total - done])
-    return [torch.cat(own) for own in parts]
+                encoded[i][done : done + num_frames] = row[: total - done]
+    return encoded
 
 
 def decode(recognizer: Recognizer, encoded: Sequence[torch.Tensor]) -> list[list[Token]]:

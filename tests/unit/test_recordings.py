@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 
 import numpy as np
 import psutil
 import pytest
+import torch
 
+from asr_bench.memory import PeakMemory
 from nemotron_asr import load_checkpoint, recordings
+from nemotron_asr.chunks import Chunk, total_frames
 from reference import speech_like
 
 
@@ -45,6 +49,34 @@ def test_three_steps_equal_the_whole(recognizer, latency_ms):
     tokens = recordings.decode(recognizer, encoded)
     whole = recognizer.transcribe(audio, "de-DE", latency_ms)
     assert [[(t.id, t.frame) for t in row] for row in tokens] == ids(whole)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+@pytest.mark.parametrize("size", [700, 17_000, 143_559, 143_560, 143_561, 10**9])
+def test_blocks_of_any_size_give_the_same_features(recognizer, size, dtype):
+    for length in (0, 100, 143_560, 300_001):
+        samples = speech_like(length, 5)
+        samples = samples if dtype is np.float32 else (samples * 32767).astype(np.int16)
+        blocks = [samples[i : i + size] for i in range(0, length, size)]
+        mel, num_samples = recordings.features_of_blocks(recognizer, blocks)
+        assert num_samples == length
+        assert len(mel) == 8 * total_frames(length)
+        if len(mel):
+            row = Chunk(samples, 0, 0, length, prompt_id=0)
+            whole = recognizer.features([row], total_frames(length))[0]
+            torch.testing.assert_close(mel, whole, rtol=0, atol=1e-5)
+
+
+def test_features_of_long_audio_keep_the_mel_once_and_no_samples(recognizer):
+    minute = speech_like(16_000 * 60, 2)
+    blocks = itertools.chain([minute], itertools.repeat(minute, 59))
+    recordings.features(recognizer, minute)
+    with PeakMemory({"own": psutil.Process(os.getpid())}) as peak:
+        before_mb = psutil.Process(os.getpid()).memory_info().rss / 1e6
+        mel, _ = recordings.features_of_blocks(recognizer, blocks)
+    assert len(mel) == 8 * total_frames(16_000 * 3600)
+    grown_mb = peak.peak_mb["own"] - before_mb - mel.nbytes / 1e6
+    assert grown_mb < 48, "half of what the mel takes: it was there twice, or the samples were"
 
 
 def test_clipped_audio_and_silence(recognizer):

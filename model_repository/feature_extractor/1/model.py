@@ -1,12 +1,11 @@
 """Audio files to log-mel: decodes, resamples and checks the options for the steps behind it."""
 
-import numpy as np
 import torch
 import triton_python_backend_utils as pb_utils
 
 from asr_triton import from_torch, load, parameters_of, serve_each
 from nemotron_asr import recordings
-from nemotron_asr.audio import decode_audio
+from nemotron_asr.audio import file_blocks
 from nemotron_asr.errors import invalid
 
 
@@ -22,7 +21,8 @@ class TritonPythonModel:
         data = pb_utils.get_input_tensor_by_name(request, "AUDIO").as_numpy()
         if data.size != 1:
             raise invalid(f"AUDIO has {data.size} files; valid: 1 a request")
-        samples = decode_audio(data.item(), self.settings.max_file_s)
-        mel = recordings.features(self.recognizer, samples)
-        num_samples = torch.from_numpy(np.array([len(samples)]))
-        return [from_torch("MEL", mel), from_torch("NUM_SAMPLES", num_samples)]
+        blocks = file_blocks(data.item(), self.settings.max_file_s)
+        data[...] = None  # the file goes when its last block is decoded, not with the request
+        mel, num_samples = recordings.features_of_blocks(self.recognizer, blocks)
+        outputs = {"MEL": mel, "NUM_SAMPLES": torch.tensor([num_samples])}
+        return [from_torch(name, tensor) for name, tensor in outputs.items()]
