@@ -79,7 +79,8 @@ def features_of_blocks(
     while (left := total_frames(num_samples) - done) > 0:
         append(min(left, FRAMES_PER_CALL), num_samples)
         done += FRAMES_PER_CALL
-    return torch.from_numpy(mel), num_samples
+    # Viewed by torch: numpy's strides of an array of nothing are not in C order for DLPack.
+    return torch.from_numpy(mel.ravel()).view(mel.shape), num_samples
 
 
 def encode(

@@ -61,6 +61,7 @@ def test_blocks_of_any_size_give_the_same_features(recognizer, size, dtype):
         mel, num_samples = recordings.features_of_blocks(recognizer, blocks)
         assert num_samples == length
         assert len(mel) == 8 * total_frames(length)
+        assert mel.stride() == (mel.shape[1], 1)
         if len(mel):
             row = Chunk(samples, 0, 0, length, prompt_id=0)
             whole = recognizer.features([row], total_frames(length))[0]
