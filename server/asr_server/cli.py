@@ -18,6 +18,7 @@ from nemotron_asr.settings import (
 from .errors import ServerError, SettingsError
 from .settings import (
     DEFAULT_HOST,
+    MAX_INSTANCES,
     MAX_PORT,
     ServerSettings,
     default_checkpoint,
@@ -38,11 +39,18 @@ _PATH = click.Path(path_type=Path)
 @click.option("--device", type=click.Choice(DEVICES), envvar="ASR_DEVICE", default="auto")
 @click.option("--dtype", type=click.Choice(DTYPES), envvar="ASR_DTYPE", default="float32")
 @click.option(
+    "--instances",
+    type=click.IntRange(1, MAX_INSTANCES),
+    envvar="ASR_INSTANCES",
+    default=1,
+    help="Processes that serve live streams, each with the weights; on every GPU.",
+)
+@click.option(
     "--slots",
     type=click.IntRange(1, MAX_SLOTS),
     envvar="ASR_SLOTS",
     default=64,
-    help="Live streams at a time.",
+    help="Live streams at a time, of each instance.",
 )
 @click.option(
     "--idle-timeout-s",

@@ -17,6 +17,7 @@ import httpx
 
 from . import guard
 from .errors import ServerError, StartCancelled
+from .repository import with_instances
 from .runtime_dir import NAME_PREFIX, RuntimeDir, remove_stale
 from .server_log import LogReader, failure_reasons
 from .settings import ServerSettings, check_ports_free
@@ -104,7 +105,8 @@ class TritonServer:
             self._runtime = RuntimeDir()
             layout = assemble(wheel, self._runtime.path)
             env = stub_environment(layout) | self.settings.environment()
-            self._spawn([str(wheel.binary), *self._arguments(layout.backend_directory)], env)
+            arguments = self._arguments(layout.backend_directory, self._model_repository())
+            self._spawn([str(wheel.binary), *arguments], env)
             self._wait_until_ready(should_stop)
             self._stubs = self._find_stubs()
         except BaseException:
@@ -156,12 +158,18 @@ class TritonServer:
         shutil.copyfile(self.log_path, self._kept_log)
         return self._kept_log
 
-    def _arguments(self, backend_directory: Path) -> list[str]:
+    def _model_repository(self) -> Path:
+        s = self.settings
+        if s.instances == 1:
+            return s.model_repository.resolve()
+        return with_instances(s.model_repository, s.instances, self._runtime.path)
+
+    def _arguments(self, backend_directory: Path, model_repository: Path) -> list[str]:
         s, name = self.settings, self._runtime.name
         closed = f"{RESTRICTED_APIS}:{secrets.token_hex(8)}={secrets.token_hex(32)}"
         return [
             f"--id={name}",
-            f"--model-repository={s.model_repository.resolve()}",
+            f"--model-repository={model_repository}",
             f"--backend-directory={backend_directory}",
             *(f"--{endpoint}-port={port}" for endpoint, port in s.ports.items()),
             *(f"--{endpoint}-address={s.host}" for endpoint in s.ports),

@@ -15,6 +15,7 @@ from .errors import ServerError, SettingsError
 
 DEFAULT_HOST = "127.0.0.1"
 MAX_PORT = 65535
+MAX_INSTANCES = 64  # each has the weights; there is no use for more of them than cores
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # listens everywhere -> answers here
 
 
@@ -23,7 +24,9 @@ class ServerSettings:
     """Everything one server needs. A port of 0 means: choose a free one (`with_free_ports`).
 
     checkpoint: handed to the models as it is; None leaves the choice to them.
-    slots: live streams at a time. idle_timeout_s: a stream silent for longer loses its slot.
+    instances: processes that serve live streams, on each GPU or on the CPU.
+    slots: live streams at a time, of each instance.
+    idle_timeout_s: a stream silent for longer loses its slot.
     start_timeout_s: from the start of the process until every model answers.
     exit_timeout_s: what requests in flight get when the server stops.
     """
@@ -32,6 +35,7 @@ class ServerSettings:
     checkpoint: Path | None = None
     device: str = "auto"
     dtype: str = "float32"
+    instances: int = 1
     slots: int = 64
     idle_timeout_s: float = 30.0
     host: str = DEFAULT_HOST
@@ -104,6 +108,8 @@ class ServerSettings:
             yield f"device {self.device!r} is unknown; valid: {', '.join(DEVICES)}"
         if self.dtype not in DTYPES:
             yield f"dtype {self.dtype!r} is unknown; valid: {', '.join(DTYPES)}"
+        if not 1 <= self.instances <= MAX_INSTANCES:
+            yield f"instances {self.instances} is out of range; valid: 1 to {MAX_INSTANCES}"
         if not 1 <= self.slots <= MAX_SLOTS:
             yield f"slots {self.slots} is out of range; valid: 1 to {MAX_SLOTS}"
         if not MIN_IDLE_TIMEOUT_S <= self.idle_timeout_s <= MAX_IDLE_TIMEOUT_S:

@@ -332,6 +332,7 @@ def test_a_start_that_takes_too_long_is_ended(folder):
         ({"device": "tpu"}, "valid: auto, cpu, cuda"),
         ({"dtype": "int4"}, "valid: float32, bfloat16, float16"),
         ({"slots": 0}, "slots 0"),
+        ({"instances": 0}, "instances 0"),
         ({"idle_timeout_s": 0}, "idle_timeout_s 0"),
         ({"http_port": 70000}, "http_port 70000"),
         ({"http_port": 9000, "grpc_port": 9000}, "ports must differ"),
