@@ -31,6 +31,14 @@ class Options:
     punctuation: bool = True
     capitals: bool = True
     profanity: str = KEEP
+    endpoint_ms: int = 0
+    max_utterance_ms: int = 0
+    finalize: bool = False
+
+    @property
+    def segments(self) -> bool:
+        """Whether utterances end by themselves."""
+        return bool(self.endpoint_ms or self.max_utterance_ms)
 
     @property
     def lookahead(self) -> int:
@@ -42,7 +50,7 @@ class Option:
     """One option: its name, its values, what it means, and whether streams or files have it."""
 
     name: str
-    valid: tuple
+    valid: tuple | range
     help: str
     of: tuple[str, ...] = (LIVE, FILE)
 
@@ -51,10 +59,15 @@ class Option:
 
         Raises AsrError INVALID_ARGUMENT naming the value and the valid ones.
         """
-        for valid in self.valid:
-            if _spelling(valid) == _spelling(value):
-                return valid
-        valid = ", ".join(_shown(valid) for valid in self.valid)
+        if isinstance(self.valid, range):
+            if _spelling(value).isdecimal() and int(_spelling(value)) in self.valid:
+                return int(_spelling(value))
+            valid = f"{self.valid[0]} to {self.valid[-1]}"
+        else:
+            for valid in self.valid:
+                if _spelling(valid) == _spelling(value):
+                    return valid
+            valid = ", ".join(_shown(valid) for valid in self.valid)
         raise invalid(f"{self.name} {value!r} is not supported; valid: {valid}")
 
 
@@ -89,6 +102,19 @@ def option_table(languages: Iterable[str], latencies_ms: Iterable[int]) -> dict[
         Option("punctuation", flag, "Punctuation in the text."),
         Option("capitals", flag, "Capital letters in the text."),
         Option("profanity", (KEEP, MASK), "mask: offensive words as a letter and asterisks."),
+        Option(
+            "endpoint_ms",
+            range(10_001),
+            "Silence that ends an utterance, in milliseconds; 0: none does.",
+            of=(LIVE,),
+        ),
+        Option(
+            "max_utterance_ms",
+            range(600_001),
+            "An utterance this long ends at the next pause, in milliseconds; 0: at none.",
+            of=(LIVE,),
+        ),
+        Option("finalize", flag, "Ends the utterance with this packet.", of=(LIVE,)),
     ]
     return {option.name: option for option in options}
 

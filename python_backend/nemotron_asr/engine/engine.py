@@ -11,21 +11,24 @@ import logging
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..chunks import Chunk, first_sample_needed, samples_needed, total_frames
+from ..chunks import Chunk, samples_needed, total_frames
 from ..config import SAMPLE_RATE, TOKEN_FRAME_SAMPLES
+from ..decoding import Token
 from ..errors import INTERNAL, NOT_FOUND, UNAVAILABLE, AsrError, invalid
 from ..options import SAMPLE_RATES
 from ..recognizer import Recognizer
-from ..text import TextAssembler, Word
+from ..text import Fixed, TextAssembler, Word
 from .arena import Arena
 from .rounds import rounds_for
+from .segments import END, FINALIZE, LANGUAGE, MAX_LENGTH, Cut, Ended, Segment, milliseconds
 from .sessions import Session, SessionTable
 
+CHANGEABLE = ("language", "finalize")  # parameters of later packets
 MAX_ROWS = 128  # streams that one forward call takes
 SWEEP_INTERVAL_S = 0.25  # how long idle streams may outlive their limit
 
@@ -40,10 +43,15 @@ class Update:
     words: list[Word] = field(default_factory=list)
     language: str | None = None
     is_final: bool = False  # the answer to END
-    segment: int = 0
+    segment: int = 0  # the one that is running
+    ended: list[Ended] = field(default_factory=list)  # segments that ended with this answer
     audio_processed_ms: int = 0
     server: dict | None = None  # on START: what is on offer
     error: AsrError | None = None
+
+    def add(self, fixed: Fixed) -> None:
+        self.text += fixed.text
+        self.words += fixed.words
 
     def as_dict(self) -> dict:
         """RESULT on the wire."""
@@ -55,7 +63,37 @@ class Update:
             "language": self.language,
             "audio_processed_ms": self.audio_processed_ms,
         }
-        return result if self.server is None else {**result, "server": self.server}
+        if self.ended:
+            result["segments"] = list(self._segments())
+        if self.server is not None:
+            result["server"] = self.server
+        return result
+
+    def _segments(self) -> Iterator[dict]:
+        """What this answer adds to each segment that it touches, where one ended with it."""
+        text = words = 0
+        for ended in self.ended:
+            piece = self._piece(ended.segment, ended.language, text, words, ended)
+            yield piece | {
+                "is_final": True,
+                "start_ms": milliseconds(ended.start),
+                "end_ms": milliseconds(ended.cut.sample),
+                "reason": ended.cut.reason,
+            }
+            text, words = ended.text_until, ended.words_until
+        if self.text[text:] or self.words[words:]:
+            yield self._piece(self.segment, self.language, text, words) | {"is_final": False}
+
+    def _piece(
+        self, segment: int, language: str | None, text: int, words: int, ended: Ended | None = None
+    ) -> dict:
+        text_until, words_until = (ended.text_until, ended.words_until) if ended else (None, None)
+        return {
+            "segment": segment,
+            "text": self.text[text:text_until],
+            "words": [word._asdict() for word in self.words[words:words_until]],
+            "language": language,
+        }
 
 
 @dataclass
@@ -69,7 +107,15 @@ class Request:
     parameters: dict
     reply: Callable[[Update], None]
     until: int = 0  # samples of the stream up to this packet's end
+    language: str | None = None  # where it changes with this packet
+    finalize: bool = False
+    cuts: list[Cut] = field(default_factory=list)  # where segments are to end in it, in order
     update: Update = field(default_factory=Update)
+
+    @property
+    def stop(self) -> int:
+        """The sample of the stream up to which the running segment is to be decoded."""
+        return self.cuts[0].sample if self.cuts else self.until
 
     def answer(self, update: Update) -> None:
         """Reply. A reply that cannot be delivered, to a client that is gone, harms nobody else."""
@@ -185,7 +231,7 @@ class StreamingEngine:
                     f"than {self.table.idle_timeout_s:g} s; begin it with the START flag",
                 )
             else:
-                self._check_unchanged(session, request)
+                self._change(session, request)
         except Exception as error:
             failure = _as_asr_error(error)
             if request.end and session is not None:  # nothing can follow: Triton forgets the id
@@ -195,6 +241,7 @@ class StreamingEngine:
         session.audio.append(request.audio)
         session.last_active = now
         request.until = session.audio.stop
+        self._place_cuts(session, request)
         session.requests.append(request)
         if request.end:
             self.table.detach(session)
@@ -208,27 +255,41 @@ class StreamingEngine:
             size = self.table.num_slots
             raise AsrError(UNAVAILABLE, f"at capacity ({len(self.table)}/{size})")
         prompt_id = self.recognizer.prompt_id(options.language)
-        assembler = TextAssembler(self.recognizer.pieces)
-        session = self.table.admit(request.id, options, prompt_id, assembler, now)
+        segment = Segment(TextAssembler(self.recognizer.pieces))
+        session = self.table.admit(request.id, options, prompt_id, segment, now)
         try:
             self.arena.reset(session.slot)
         except Exception:
             self.table.release(session)
             raise
         request.update.server = self.offer()
+        request.finalize = options.finalize
         return session
 
-    def _check_unchanged(self, session: Session, request: Request) -> None:
-        """Options may be sent again on later packets, but not changed."""
+    def _change(self, session: Session, request: Request) -> None:
+        """Read the parameters of a later packet: `language` may change, others may be repeated."""
         if not request.parameters:
             return
         wanted = self.recognizer.live_options(request.parameters)
         for name in request.parameters:
-            if getattr(wanted, name) != getattr(session.options, name):
+            if name not in CHANGEABLE and getattr(wanted, name) != getattr(session.options, name):
                 raise invalid(
                     f"{name} {request.parameters[name]!r} on a running stream; it began with "
-                    f"{getattr(session.options, name)!r}, and options are set on START only"
+                    f"{getattr(session.options, name)!r}; valid on later packets: "
+                    f"{', '.join(CHANGEABLE)}"
                 )
+        request.finalize = wanted.finalize
+        if "language" in request.parameters and wanted.language != session.options.language:
+            session.options = replace(session.options, language=wanted.language)
+            request.language = wanted.language
+
+    def _place_cuts(self, session: Session, request: Request) -> None:
+        """A language holds from its packet's first sample on, all else ends with the packet."""
+        if request.language is not None:
+            first = request.until - len(request.audio)
+            request.cuts.append(Cut(first, LANGUAGE, request.language))
+        if request.end or request.finalize:
+            request.cuts.append(Cut(request.until, END if request.end else FINALIZE))
 
     def offer(self) -> dict:
         """What a stream may ask for, as told on START."""
@@ -246,17 +307,21 @@ class StreamingEngine:
     def _advance(self, session: Session, now: float) -> None:
         """Answer the requests whose audio is decoded; find out whether the next has a chunk."""
         while session.requests:
-            request = session.requests[0]
-            chunk_end = session.frames + session.options.lookahead + 1
-            if samples_needed(chunk_end) <= request.until or (
-                request.end and session.frames < total_frames(request.until)
+            request, segment = session.requests[0], session.segment
+            heard = request.stop - segment.start
+            chunk_end = segment.frames + session.options.lookahead + 1
+            if samples_needed(chunk_end) <= heard or (
+                request.cuts and segment.frames < total_frames(heard)
             ):
                 self._ready[session] = None
                 return
-            session.requests.popleft()
             session.last_active = now
             try:
-                self._answer(session, request)
+                if request.cuts:
+                    self._cut(session, request.cuts.pop(0))
+                if not request.cuts:
+                    session.requests.popleft()
+                    self._answer(session, request)
             except Exception as error:
                 failure = _as_asr_error(error)
                 self._drop(session, "error", failure)
@@ -264,16 +329,14 @@ class StreamingEngine:
         self._ready.pop(session, None)
 
     def _answer(self, session: Session, request: Request) -> None:
-        update = request.update
-        heard = min(session.frames * TOKEN_FRAME_SAMPLES, request.until)
-        if request.end:
-            fixed = session.assembler.finish()
-            update.text += fixed.text
-            update.words += fixed.words
-            update.is_final = True
-            heard = request.until
-        update.language = session.assembler.language
-        update.audio_processed_ms = heard * 1000 // SAMPLE_RATE
+        update, segment = request.update, session.segment
+        heard = request.until
+        if not request.end:
+            heard = min(heard, segment.start + segment.frames * TOKEN_FRAME_SAMPLES)
+        update.is_final = request.end
+        update.segment = segment.index
+        update.language = segment.assembler.language or session.language
+        update.audio_processed_ms = milliseconds(heard)
         if request.end:
             self._drop(session, "end")
         request.answer(update)
@@ -291,26 +354,51 @@ class StreamingEngine:
                 self._drop(session, "error", failure)
             return
         for session, new in zip(sessions, tokens, strict=True):
-            session.frames += num_frames
-            session.audio.drop_before(first_sample_needed(session.frames))
             try:
-                fixed = session.assembler.push(new)
+                self._take(session, new, num_frames)
             except Exception as error:
                 self._drop(session, "error", _as_asr_error(error))
-                continue
-            update = session.requests[0].update
-            update.text += fixed.text
-            update.words += fixed.words
+
+    def _take(self, session: Session, tokens: list[Token], num_frames: int) -> None:
+        """What a chunk said, and where it ends a segment."""
+        request, segment, options = session.requests[0], session.segment, session.options
+        request.update.add(segment.push(tokens, num_frames))
+        if segment.start + samples_needed(segment.frames) <= request.stop:  # more may follow
+            cut = segment.endpoint(options)
+            if cut is not None:
+                self._cut(session, cut)
+            elif segment.must_end(options):
+                sample = segment.start + samples_needed(segment.frames)
+                request.cuts.insert(0, Cut(sample, MAX_LENGTH))
+        session.audio.drop_before(session.segment.keep_from(options))
+
+    def _cut(self, session: Session, cut: Cut) -> None:
+        """End the running segment; another begins there, unless the stream ends."""
+        segment, update = session.segment, session.requests[0].update
+        update.add(segment.finish())
+        session.language = segment.assembler.language or session.language
+        if segment.has_text:
+            lengths = len(update.text), len(update.words)
+            language = segment.assembler.language
+            update.ended.append(Ended(segment.index, cut, segment.start, language, *lengths))
+        if cut.reason == END:
+            return
+        if cut.language is not None:
+            session.prompt_id = self.recognizer.prompt_id(cut.language)
+        index = segment.index + segment.has_text
+        session.segment = Segment(TextAssembler(self.recognizer.pieces), index, cut.sample)
+        self.arena.reset(session.slot)
 
     def _chunk(self, session: Session, num_frames: int) -> Chunk:
-        request = session.requests[0]
-        needed = samples_needed(session.frames + num_frames)
-        ends = request.end and request.until < needed
+        request, segment = session.requests[0], session.segment
+        needed = segment.start + samples_needed(segment.frames + num_frames)
+        ends = bool(request.cuts) and request.stop < needed
+        first = max(segment.start, session.audio.start)
         return Chunk(
-            samples=session.audio.window(min(needed, request.until)),
-            start_sample=session.audio.start,
-            first_frame=session.frames,
-            num_samples=request.until if ends else None,
+            samples=session.audio.window(first, min(needed, request.stop)),
+            start_sample=first - segment.start,
+            first_frame=segment.frames,
+            num_samples=request.stop - segment.start if ends else None,
             prompt_id=session.prompt_id,
         )
 
@@ -319,10 +407,10 @@ class StreamingEngine:
         self.table.release(session)
         self._ready.pop(session, None)
         log.info(
-            "stream ended: reason=%s audio_s=%.1f frames=%d",
+            "stream ended: reason=%s audio_s=%.1f segments=%d",
             reason,
             session.audio.stop / SAMPLE_RATE,
-            session.frames,
+            session.segment.index,
         )
         while session.requests:
             session.requests.popleft().answer(Update(error=error))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..options import Options
-from ..text import TextAssembler
+from .segments import Segment
 
 
 class AudioBuffer:
@@ -30,13 +30,14 @@ class AudioBuffer:
         while self._packets and self.start + len(self._packets[0]) <= sample:
             self.start += len(self._packets.popleft())
 
-    def window(self, stop: int) -> np.ndarray:
-        """The kept samples before index `stop`, from `self.start` on."""
+    def window(self, start: int, stop: int) -> np.ndarray:
+        """Samples `start` to `stop`; `start` lies in what is kept."""
         parts, at = [], self.start
         for packet in self._packets:
             if at >= stop:
                 break
-            parts.append(packet[: stop - at])
+            if at + len(packet) > start:
+                parts.append(packet[max(0, start - at) : stop - at])
             at += len(packet)
         if len(parts) == 1:
             return parts[0]
@@ -51,10 +52,10 @@ class Session:
     slot: int
     options: Options
     prompt_id: int
-    assembler: TextAssembler
+    segment: Segment
     last_active: float  # when the last packet came or was answered
     audio: AudioBuffer = field(default_factory=AudioBuffer)
-    frames: int = 0  # encoder frames decoded
+    language: str | None = None  # detected last in the segments before
     requests: deque = field(default_factory=deque)  # unanswered, oldest first
 
 
@@ -85,9 +86,9 @@ class SessionTable:
     def has_room(self) -> bool:
         return bool(self._free)
 
-    def admit(self, id_: Hashable, options: Options, prompt_id: int, assembler, now: float):
+    def admit(self, id_: Hashable, options: Options, prompt_id: int, segment, now: float):
         """Give a new stream a slot. Ask `has_room` first; the id must not be in use."""
-        session = Session(id_, self._free.popleft(), options, prompt_id, assembler, now)
+        session = Session(id_, self._free.popleft(), options, prompt_id, segment, now)
         self._by_slot[session.slot] = session
         self._by_id[id_] = session
         return session

@@ -1,0 +1,180 @@
+"""Utterances within a stream: each says what its own audio says as a stream of its own."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from nemotron_asr.engine import StreamingEngine
+from test_engine import Client, packets, pcm
+
+LATENCIES = (80, 320, 1120)
+PAUSE = {"endpoint_ms": 400}
+RELUCTANCE = 3.5  # added to blank, so that the random model falls silent at times
+
+
+@pytest.fixture
+def client(recognizer, monkeypatch):
+    head = recognizer.net.joint.head
+    bias = head.bias.clone()
+    bias[recognizer.config.blank_token_id] += RELUCTANCE
+    monkeypatch.setattr(head, "bias", bias)
+    return Client(StreamingEngine(recognizer, num_slots=8))
+
+
+def send_all(client, id_, audio, rng, largest=6000, **options):
+    """A whole stream in packets.  Returns its text and its segments."""
+    client.ask(id_, start=True, **options)
+    for packet in packets(audio, rng, largest):
+        client.ask(id_, packet)
+    client.ask(id_, end=True)
+    return client.text(id_), segments(client, id_)
+
+
+def segments(client, id_) -> list[dict]:
+    """The segments with text, put together from what each answer added to them."""
+    found: dict[int, dict] = {}
+    for update in client.updates[id_]:
+        result = update.as_dict()
+        alone = [{**result, "is_final": False}] if result["text"] or result["words"] else []
+        for piece in result.get("segments", alone):
+            whole = found.setdefault(piece["segment"], {"text": "", "words": []})
+            assert not whole.get("is_final"), "a segment that had ended goes on"
+            text, words = whole["text"] + piece["text"], whole["words"] + piece["words"]
+            whole |= piece | {"text": text, "words": words}
+    assert list(found) == list(range(len(found)))
+    assert "".join(s["text"] for s in found.values()) == client.text(id_)
+    return [{**s, "text": s["text"].lstrip()} for s in found.values()]
+
+
+def told(segment: dict) -> tuple:
+    """What is the same however a stream is sent: posteriors differ in their last digits."""
+    words = [(w["text"], w["start_ms"], w["end_ms"]) for w in segment["words"]]
+    return segment["text"], words, segment["end_ms"], segment["reason"]
+
+
+def samples(ms: int) -> int:
+    return ms * 16
+
+
+@pytest.mark.parametrize("latency_ms", LATENCIES)
+def test_finalize_equals_end_and_start(client, recognizer, latency_ms):
+    rng = random.Random(latency_ms)
+    audio = pcm(120_000, seed=latency_ms)
+    options = {"language": "de-DE", "latency_ms": latency_ms}
+    client.ask("s", start=True, **options)
+    cuts, at = [0], 0
+    for packet in packets(audio, rng, 8000):
+        at += len(packet)
+        finalize = rng.random() < 0.2
+        update = client.ask("s", packet, **({"finalize": True} if finalize else {}))
+        if finalize:
+            assert update.audio_processed_ms == at // 16
+            cuts.append(at)
+    client.ask("s", end=True)
+    cuts.append(at)
+    assert len(cuts) > 4
+    parts = [
+        recognizer.transcribe([audio[a:b]], **options)[0]
+        for a, b in zip(cuts[:-1], cuts[1:], strict=True)
+    ]
+    parts = [part for part in parts if part.text]
+    live = segments(client, "s")
+    assert [s["text"] for s in live] == [part.text for part in parts]
+    assert client.text("s") == " ".join(part.text for part in parts)
+    assert {s["reason"] for s in live[:-1]} == {"finalize"}
+    for segment, part in zip(live, parts, strict=True):
+        starts = [w["start_ms"] - segment["start_ms"] for w in segment["words"]]
+        assert starts == [w.start_ms for w in part.words]
+
+
+def test_a_language_holds_from_its_packet_on(client, recognizer):
+    first, second = pcm(30_001, seed=1), pcm(30_000, seed=2)
+    client.ask("s", start=True, language="de-DE")
+    client.ask("s", first)
+    client.ask("s", second[:10_000], language="fr-FR")
+    client.ask("s", second[10_000:], language="fr-FR")  # again: changes nothing
+    client.ask("s", end=True)
+    expected = [
+        recognizer.transcribe([first], "de-DE", 320)[0].text,
+        recognizer.transcribe([second], "fr-FR", 320)[0].text,
+    ]
+    assert [s["text"] for s in segments(client, "s")] == [text for text in expected if text]
+    assert segments(client, "s")[0]["reason"] == "language"
+
+
+def test_other_options_cannot_change_and_the_stream_goes_on(client, recognizer):
+    audio = pcm(30_000)
+    client.ask("s", start=True)
+    client.ask("s", audio[:10_000])
+    error = client.ask("s", audio[10_000:], latency_ms=80).error
+    assert "latency_ms 80 on a running stream" in str(error)
+    assert "valid on later packets: language, finalize" in str(error)
+    client.ask("s", audio[10_000:])
+    client.ask("s", end=True)
+    assert client.text("s") == recognizer.transcribe([audio], latency_ms=320)[0].text
+
+
+@pytest.mark.parametrize("latency_ms", LATENCIES)
+def test_what_follows_an_endpoint_is_a_stream_of_its_own(client, latency_ms):
+    options = {**PAUSE, "latency_ms": latency_ms}
+    audio = pcm(200_000, seed=5)
+    _, whole = send_all(client, "s", audio, random.Random(1), **options)
+    assert len(whole) >= 4
+    assert {s["reason"] for s in whole[:-1]} == {"endpoint"}
+    for k in (1, len(whole) // 2):
+        start = samples(whole[k - 1]["end_ms"])
+        _, rest = send_all(client, k, audio[start:], random.Random(k), **options)
+        assert [s["text"] for s in rest] == [s["text"] for s in whole[k:]]
+        assert [s.get("end_ms", 0) for s in rest] == [
+            s["end_ms"] - whole[k - 1]["end_ms"] for s in whole[k:]
+        ]
+
+
+@pytest.mark.parametrize("latency_ms", LATENCIES)
+def test_endpoints_do_not_depend_on_packets_or_neighbours(client, latency_ms):
+    audio = pcm(200_000, seed=5)
+    options = {**PAUSE, "latency_ms": latency_ms}
+    expected = send_all(client, "alone", audio, random.Random(1), 100, **options)
+    assert len(expected[1]) >= 2
+    for i in range(4):
+        client.send(i, start=True, **(options if i % 2 else {"latency_ms": latency_ms}))
+        client.send(i, audio if i else pcm(90_000, seed=7))
+    client.settle()
+    for i in range(4):
+        client.ask(i, end=True)
+    for i in (1, 3):
+        assert client.text(i) == expected[0]
+        assert [told(s) for s in segments(client, i)] == [told(s) for s in expected[1]]
+
+
+def test_segments_follow_each_other_without_gap_or_overlap(client):
+    _, found = send_all(client, "s", pcm(200_000, seed=8), random.Random(2), **PAUSE)
+    for before, after in zip(found[:-1], found[1:], strict=True):
+        assert before["end_ms"] <= after["start_ms"]
+        assert before["words"][-1]["start_ms"] < after["words"][0]["start_ms"]
+        assert after["words"][0]["start_ms"] >= after["start_ms"]
+    assert found[-1]["reason"] == "end"
+    assert found[-1]["end_ms"] == 200_000 // 16
+
+
+def test_what_is_too_long_is_cut(client):
+    chunk_ms = 320
+    options = {"max_utterance_ms": 1600, "latency_ms": chunk_ms}
+    _, found = send_all(client, "s", pcm(300_000, seed=9), random.Random(3), **options)
+    assert len(found) > 5
+    assert max(s["end_ms"] - s["start_ms"] for s in found) <= 1.25 * 1600 + 2 * chunk_ms
+    assert {s["reason"] for s in found[:-1]} == {"max_length"}
+
+
+def test_silence_keeps_little_audio_and_says_nothing(client):
+    client.ask("s", start=True, **PAUSE)
+    session = client.engine.table.get("s")
+    kept = []
+    for _ in range(60):
+        client.ask("s", np.zeros(16_000, np.int16))
+        kept.append(session.audio.stop - session.audio.start)
+    assert max(kept) < 3 * 16_000
+    assert session.segment.frames < 300  # begun afresh every 20 s
