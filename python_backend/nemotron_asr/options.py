@@ -33,6 +33,7 @@ class Options:
     profanity: str = KEEP
     endpoint_ms: int = 0
     max_utterance_ms: int = 0
+    recover_ms: int = 0
     finalize: bool = False
 
     @property
@@ -114,6 +115,12 @@ def option_table(languages: Iterable[str], latencies_ms: Iterable[int]) -> dict[
             "An utterance this long ends at the next pause, in milliseconds; 0: at none.",
             of=(LIVE,),
         ),
+        Option(
+            "recover_ms",
+            range(60_001),
+            "Speech without text after which the model begins afresh, in milliseconds; 0: never.",
+            of=(LIVE,),
+        ),
         Option("finalize", flag, "Ends the utterance with this packet.", of=(LIVE,)),
     ]
     return {option.name: option for option in options}
@@ -124,7 +131,7 @@ def parse_options(
     languages: Iterable[str],
     latencies_ms: Iterable[int],
     default_latency_ms: int,
-    of: str | None = None,
+    of: str,
 ) -> Options:
     """Read request parameters.
 
@@ -132,10 +139,6 @@ def parse_options(
     Raises AsrError INVALID_ARGUMENT naming the bad parameter or value and the valid ones.
     """
     table = option_table(languages, latencies_ms)
-    if of is None:  # what both honour today
-        of = LIVE
-        table = {name: table[name] for name in ("language", "latency_ms", "sample_rate")}
-        table["sample_rate"] = replace(table["sample_rate"], valid=SAMPLE_RATES)
     known = [name for name, option in table.items() if of in option.of]
     values = {"latency_ms": default_latency_ms}
     for name, value in parameters.items():

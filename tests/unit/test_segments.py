@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import numpy as np
 import pytest
+import torch
+from test_engine import Client, packets, pcm
 
 from nemotron_asr.engine import StreamingEngine
-from test_engine import Client, packets, pcm
 
 LATENCIES = (80, 320, 1120)
 PAUSE = {"endpoint_ms": 400}
@@ -76,10 +78,7 @@ def test_finalize_equals_end_and_start(client, recognizer, latency_ms):
     client.ask("s", end=True)
     cuts.append(at)
     assert len(cuts) > 4
-    parts = [
-        recognizer.transcribe([audio[a:b]], **options)[0]
-        for a, b in zip(cuts[:-1], cuts[1:], strict=True)
-    ]
+    parts = [recognizer.transcribe([audio[a:b]], **options)[0] for a, b in itertools.pairwise(cuts)]
     parts = [part for part in parts if part.text]
     live = segments(client, "s")
     assert [s["text"] for s in live] == [part.text for part in parts]
@@ -152,7 +151,7 @@ def test_endpoints_do_not_depend_on_packets_or_neighbours(client, latency_ms):
 
 def test_segments_follow_each_other_without_gap_or_overlap(client):
     _, found = send_all(client, "s", pcm(200_000, seed=8), random.Random(2), **PAUSE)
-    for before, after in zip(found[:-1], found[1:], strict=True):
+    for before, after in itertools.pairwise(found):
         assert before["end_ms"] <= after["start_ms"]
         assert before["words"][-1]["start_ms"] < after["words"][0]["start_ms"]
         assert after["words"][0]["start_ms"] >= after["start_ms"]
@@ -178,3 +177,63 @@ def test_silence_keeps_little_audio_and_says_nothing(client):
         kept.append(session.audio.stop - session.audio.start)
     assert max(kept) < 3 * 16_000
     assert session.segment.frames < 300  # begun afresh every 20 s
+
+
+def deafen(client, id_) -> None:
+    """Put the decoder where it says blank to everything."""
+    deafen_slot(client.engine.arena, client.engine.table.get(id_).slot)
+
+
+@torch.inference_mode()
+def deafen_slot(arena, slot: int) -> None:
+    arena.prediction.g[slot] = -1e4
+
+
+@pytest.mark.parametrize("latency_ms", LATENCIES)
+def test_a_stuck_decoder_recovers(client, latency_ms):
+    audio = pcm(200_000, seed=10)
+    options = {"latency_ms": latency_ms, "recover_ms": 2000}
+    client.ask("s", start=True, **options)
+    deafen(client, "s")
+    for packet in packets(audio, random.Random(4), 5000):
+        client.ask("s", packet)
+    client.ask("s", end=True)
+    heard = segments(client, "s")[0]
+    start = samples(heard["start_ms"])
+    assert start < 200_000 // 4
+    text, _ = send_all(client, "alone", audio[start:], random.Random(5), latency_ms=latency_ms)
+    assert text.startswith(heard["text"])
+
+
+def test_a_stuck_decoder_stays_stuck_where_nobody_asked(client):
+    client.ask("s", start=True)
+    deafen(client, "s")
+    client.ask("s", pcm(200_000, seed=10))
+    assert client.ask("s", end=True).is_final
+    assert client.text("s") == ""
+
+
+@pytest.mark.parametrize("kind", ["silence", "noise", "speech"])
+def test_what_cannot_be_heard_is_not_tried_again_for_ever(client, kind, monkeypatch):
+    """Loud audio that is no speech: the model begins afresh ever more rarely."""
+    rng = np.random.default_rng(0)
+    second = {
+        "silence": np.zeros(16_000, np.int16),
+        "noise": rng.normal(0, 3000, 16_000).astype(np.int16),
+        "speech": pcm(16_000, seed=11),
+    }[kind]
+    arena, begun = client.engine.arena, []
+    reset = arena.reset
+
+    def reset_deaf(slot):
+        begun.append(slot)
+        reset(slot)
+        deafen_slot(arena, slot)
+
+    monkeypatch.setattr(arena, "reset", reset_deaf)
+    client.ask("s", start=True, recover_ms=1000)
+    for i in range(120):
+        client.ask("s", np.concatenate([second, np.zeros(2000, np.int16)]) if i % 5 else second)
+    assert client.text("s") == ""
+    assert len(begun) - 1 <= (0 if kind == "silence" else 8)
+    assert len(begun) - 1 >= (3 if kind == "speech" else 0)

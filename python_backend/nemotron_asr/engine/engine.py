@@ -25,7 +25,17 @@ from ..recognizer import Recognizer
 from ..text import Fixed, TextAssembler, Word
 from .arena import Arena
 from .rounds import rounds_for
-from .segments import END, FINALIZE, LANGUAGE, MAX_LENGTH, Cut, Ended, Segment, milliseconds
+from .segments import (
+    END,
+    FINALIZE,
+    LANGUAGE,
+    MAX_LENGTH,
+    Cut,
+    Ended,
+    Segment,
+    UnheardSpeech,
+    milliseconds,
+)
 from .sessions import Session, SessionTable
 
 CHANGEABLE = ("language", "finalize")  # parameters of later packets
@@ -262,6 +272,8 @@ class StreamingEngine:
         except Exception:
             self.table.release(session)
             raise
+        if options.recover_ms:
+            session.unheard = UnheardSpeech(options.recover_ms)
         request.update.server = self.offer()
         request.finalize = options.finalize
         return session
@@ -364,13 +376,23 @@ class StreamingEngine:
         request, segment, options = session.requests[0], session.segment, session.options
         request.update.add(segment.push(tokens, num_frames))
         if segment.start + samples_needed(segment.frames) <= request.stop:  # more may follow
-            cut = segment.endpoint(options)
+            cut = segment.endpoint(options) or self._recovery(session, num_frames, bool(tokens))
             if cut is not None:
                 self._cut(session, cut)
             elif segment.must_end(options):
                 sample = segment.start + samples_needed(segment.frames)
                 request.cuts.insert(0, Cut(sample, MAX_LENGTH))
-        session.audio.drop_before(session.segment.keep_from(options))
+        session.audio.drop_before(session.segment.keep_from(options, session.unheard))
+
+    def _recovery(self, session: Session, num_frames: int, spoke: bool) -> Cut | None:
+        """Where to begin afresh, if the decoder does not hear what is said."""
+        if session.unheard is None:
+            return None
+        segment = session.segment
+        stop = segment.start + segment.frames * TOKEN_FRAME_SAMPLES
+        heard = session.audio.window(stop - num_frames * TOKEN_FRAME_SAMPLES, stop)
+        ago = session.unheard.push(heard, spoke)
+        return segment.recovery(ago) if ago else None
 
     def _cut(self, session: Session, cut: Cut) -> None:
         """End the running segment; another begins there, unless the stream ends."""

@@ -7,8 +7,11 @@ again, as the start of another stream, gives the same text.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
+
+import numpy as np
 
 from ..chunks import first_sample_needed
 from ..config import SAMPLE_RATE, TOKEN_FRAME_MS, TOKEN_FRAME_SAMPLES
@@ -22,7 +25,9 @@ SILENCE_FRAMES, ONSET_FRAMES = 250, 12  # without a token: begin afresh every 20
 
 # Why a segment ended.
 ENDPOINT, FINALIZE, MAX_LENGTH = "endpoint", "finalize", "max_length"
-LANGUAGE, SILENCE, END = "language", "silence", "end"
+LANGUAGE, SILENCE, RECOVERED, END = "language", "silence", "recovered", "end"
+
+LOUD_DB, QUIETEST_DB, FLOOR_RISE_DB = 10.0, -55.0, 0.05  # above the floor; of full scale; a frame
 
 
 class Cut(NamedTuple):
@@ -80,6 +85,11 @@ class Segment:
             words = [w._replace(start_ms=w.start_ms + ms, end_ms=w.end_ms + ms) for w in words]
         return Fixed(text, words)
 
+    def recovery(self, frames_ago: int) -> Cut:
+        """To begin afresh where speech began that is not heard, behind the last word that was."""
+        frame = max(self.spoken, self.frames - frames_ago)
+        return Cut(self.start + frame * TOKEN_FRAME_SAMPLES, RECOVERED)
+
     def endpoint(self, options: Options) -> Cut | None:
         """Where to end this segment, if what is said in it is over."""
         if not options.segments:
@@ -102,11 +112,13 @@ class Segment:
         longest = options.max_utterance_ms // TOKEN_FRAME_MS
         return bool(longest) and self.frames >= PATIENCE * longest
 
-    def keep_from(self, options: Options) -> int:
+    def keep_from(self, options: Options, unheard: UnheardSpeech | None) -> int:
         """The first sample of the stream that is still needed, by it or by what follows it."""
         frame = self.frames
         if options.segments:
             frame = min(frame, self._pause())
+        if unheard is not None:
+            frame = min(frame, max(self.spoken, self.frames - unheard.span))
         return self.start + first_sample_needed(frame)
 
     def _pause(self) -> int:
@@ -122,3 +134,47 @@ class Segment:
 
 def milliseconds(sample: int) -> int:
     return sample * 1000 // SAMPLE_RATE
+
+
+class UnheardSpeech:
+    """Notices when somebody seems to speak and the decoder says nothing: it can stick on blank.
+
+    Speech is what is louder than the background: the level that the stream falls back to.
+    """
+
+    def __init__(self, needed_ms: int):
+        """needed_ms: of loud frames without a token, within twice that time."""
+        self._needed = max(1, needed_ms // TOKEN_FRAME_MS)
+        self._loud: deque[bool] = deque(maxlen=2 * self._needed)
+        self._floor_db = 0.0
+        self._patience = 0  # frames to wait: longer after each time that did not help
+        self._failures = 0
+
+    @property
+    def span(self) -> int:
+        """Frames that a next segment may have to begin before the present."""
+        return self._loud.maxlen + ONSET_FRAMES
+
+    def push(self, samples: np.ndarray, spoke: bool) -> int:
+        """Take in the next frames.  spoke: whether a token came with them.
+
+        samples: (n,) int16, or float32 in [-1, 1].
+        Returns how many frames ago the speech began that the decoder does not hear, or 0.
+        """
+        scale = 32768.0 if samples.dtype == np.int16 else 1.0
+        frames = samples[: len(samples) // TOKEN_FRAME_SAMPLES * TOKEN_FRAME_SAMPLES] / scale
+        power = np.square(frames.reshape(-1, TOKEN_FRAME_SAMPLES)).mean(1)
+        for level_db in (10 * np.log10(power + 1e-10)).tolist():
+            self._floor_db = min(level_db, self._floor_db + FLOOR_RISE_DB)
+            self._loud.append(level_db > max(self._floor_db + LOUD_DB, QUIETEST_DB))
+            self._patience -= 1
+        if spoke:
+            self._loud.clear()
+            self._failures = self._patience = 0
+        if self._patience > 0 or sum(self._loud) < self._needed:
+            return 0
+        ago = len(self._loud) - self._loud.index(True) + ONSET_FRAMES
+        self._loud.clear()
+        self._failures += 1
+        self._patience = self._needed << min(self._failures, 6)
+        return ago

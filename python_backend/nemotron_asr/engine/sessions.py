@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..options import Options
-from .segments import Segment
+from .segments import Segment, UnheardSpeech
 
 
 class AudioBuffer:
@@ -55,6 +55,7 @@ class Session:
     segment: Segment
     last_active: float  # when the last packet came or was answered
     audio: AudioBuffer = field(default_factory=AudioBuffer)
+    unheard: UnheardSpeech | None = None  # where asked for
     language: str | None = None  # detected last in the segments before
     requests: deque = field(default_factory=deque)  # unanswered, oldest first
 
