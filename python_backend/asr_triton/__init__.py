@@ -18,6 +18,7 @@ from nemotron_asr.checkpoint import PARTS
 from nemotron_asr.errors import INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, AsrError
 from nemotron_asr.recognizer import Recognizer
 from nemotron_asr.settings import Settings, read_settings
+from nemotron_asr.text_rules import read_words
 
 # Code of an AsrError -> name of Triton's. Looked up late: the stub completes pb_utils after import.
 _CODES = {INVALID_ARGUMENT: "INVALID_ARG", NOT_FOUND: "NOT_FOUND", UNAVAILABLE: "UNAVAILABLE"}
@@ -39,7 +40,10 @@ def load(args: dict, parts: tuple[str, ...] = PARTS) -> tuple[Recognizer, Settin
         device = f"cuda:{args['model_instance_device_id']}"
     elif device == "auto":
         device = "cpu"
-    return load_checkpoint(settings.checkpoint, device, settings.dtype, parts), settings
+    recognizer = load_checkpoint(settings.checkpoint, device, settings.dtype, parts)
+    if settings.profanity_file:
+        recognizer.offensive_words = read_words(settings.profanity_file)
+    return recognizer, settings
 
 
 def parameters_of(request) -> dict:

@@ -6,7 +6,7 @@ An option is a field of `Options` and a row of `option_table`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from . import pcm
 from .config import LOOKAHEAD_BY_LATENCY_MS, SAMPLE_RATE

@@ -23,8 +23,9 @@ from .encoder import UNKNOWN_LENGTH, EncoderState, Positions
 from .errors import invalid
 from .features import LogMel, first_sample_of, num_mel_frames, span_of
 from .model import NemotronAsr, PredictionState
-from .options import AUTO, Options, parse_options
+from .options import AUTO, FILE, LIVE, Options, parse_options
 from .text import TextAssembler, Word
+from .text_rules import WordList, text_rules
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Recognizer:
         self.net = net
         self.pieces = pieces
         self.prompts = prompts  # language -> prompt id
+        self.offensive_words: WordList | None = None  # what `profanity` masks; None: bundled ones
         self.name = name
         self.device = device
         self.dtype = dtype
@@ -96,12 +98,12 @@ class Recognizer:
         """Read a stream's parameters; the checkpoint's default lookahead where none is given."""
         lookahead = self.config.encoder.default_num_lookahead_tokens
         default_ms = (lookahead + 1) * TOKEN_FRAME_MS
-        return parse_options(parameters, self.languages, self.latencies_ms, default_ms)
+        return parse_options(parameters, self.languages, self.latencies_ms, default_ms, LIVE)
 
     def file_options(self, parameters: dict) -> Options:
         """Read a recording's parameters; the longest lookahead where none is given."""
         default_ms = max(self.latencies_ms)
-        return parse_options(parameters, self.languages, self.latencies_ms, default_ms)
+        return parse_options(parameters, self.languages, self.latencies_ms, default_ms, FILE)
 
     def fresh_encoder(self, batch: int, frames_per_call: int) -> EncoderState:
         return EncoderState.fresh(
@@ -205,11 +207,15 @@ class Recognizer:
         options = self.file_options({k: v for k, v in parameters.items() if v is not None})
         audio = [check_samples(samples) for samples in audio]
         tokens = recordings.to_tokens(self, audio, options)
-        return [self.assemble(row, len(a)) for row, a in zip(tokens, audio, strict=True)]
+        return [self.finished(row, len(a), options) for row, a in zip(tokens, audio, strict=True)]
 
-    def assemble(self, tokens: list[Token], num_samples: int) -> Transcription:
+    def assembler(self, options: Options) -> TextAssembler:
+        """What turns the tokens of one stream or file into the text that its caller wants."""
+        return TextAssembler(self.pieces, text_rules(options, self.offensive_words))
+
+    def finished(self, tokens: list[Token], num_samples: int, options: Options) -> Transcription:
         """Text, words and language of a whole recording's tokens."""
-        assembler = TextAssembler(self.pieces)
+        assembler = self.assembler(options)
         body, tail = assembler.push(tokens), assembler.finish()
         return Transcription(
             text=body.text + tail.text,

@@ -4,64 +4,22 @@ from __future__ import annotations
 
 import queue
 import random
-from collections import defaultdict
 
 import numpy as np
 import pytest
 import torch
 
 from nemotron_asr.chunks import samples_needed, total_frames
-from nemotron_asr.engine import Request, StreamingEngine, Update
+from nemotron_asr.engine import Request, StreamingEngine
 from nemotron_asr.engine.sessions import SessionTable
-from reference import speech_like
+from streams import Client, packets, pcm
 
 CHUNK = {80: 1280, 160: 2560, 320: 5120, 560: 8960, 1120: 17920}
-
-
-class Client:
-    """Drives an engine by hand and collects what each stream was told."""
-
-    def __init__(self, engine: StreamingEngine):
-        self.engine = engine
-        self.now = 0.0
-        self.updates: dict[object, list[Update]] = defaultdict(list)
-
-    def send(self, id_, audio=(), start=False, end=False, **parameters) -> None:
-        audio = np.asarray(audio, dtype=np.int16)
-        reply = self.updates[id_].append
-        self.engine.submit(Request(id_, audio, start, end, parameters, reply))
-
-    def settle(self) -> None:
-        while self.engine.step(self.now):
-            pass
-
-    def ask(self, id_, *args, **kwargs) -> Update:
-        self.send(id_, *args, **kwargs)
-        self.settle()
-        return self.updates[id_][-1]
-
-    def text(self, id_) -> str:
-        return "".join(update.text for update in self.updates[id_])
-
-    def words(self, id_) -> list:
-        return [word for update in self.updates[id_] for word in update.words]
 
 
 @pytest.fixture
 def client(recognizer):
     return Client(StreamingEngine(recognizer, num_slots=8))
-
-
-def pcm(num_samples: int, seed: int = 0) -> np.ndarray:
-    return (speech_like(num_samples, seed) * 32767).astype(np.int16)
-
-
-def packets(audio: np.ndarray, rng: random.Random, largest: int):
-    at = 0
-    while at < len(audio):
-        n = rng.randint(1, largest)
-        yield audio[at : at + n]
-        at += n
 
 
 def stream(client, id_, audio, sizes, **options) -> str:
@@ -156,7 +114,9 @@ def test_start_tells_what_is_on_offer(client):
     offer = client.ask("s", start=True).server
     assert offer["latencies_ms"] == [80, 160, 320, 560, 1120]
     assert "de-DE" in offer["languages"]
-    assert offer["sample_rates"] == [16000]
+    assert offer["sample_rates"][0] == 8000
+    assert 16_000 in offer["sample_rates"]
+    assert offer["max_channels"] == 8
     assert offer["slots"] == 8
     assert client.ask("s").server is None
 
@@ -169,7 +129,11 @@ def test_start_tells_what_is_on_offer(client):
         ({"latency_ms": 100}, ["100", "80, 160, 320, 560, 1120"]),
         ({"latency_ms": "soon"}, ["'soon'", "320"]),
         ({"latency_ms": 320.5}, ["320.5", "320"]),
-        ({"sample_rate": 44100}, ["44100", "16000"]),
+        ({"sample_rate": 44000}, ["44000", "16000", "44100"]),
+        ({"channels": 9}, ["9", "1, 2, 3"]),
+        ({"endpoint_ms": -1}, ["-1", "0 to 10000"]),
+        ({"finalize": "perhaps"}, ["'perhaps'", "true, false"]),
+        ({"channel": 1}, ["'channel'", "not for a live stream", "channels"]),
         ({"langauge": "de-DE"}, ["'langauge'", "language, latency_ms, sample_rate"]),
     ],
 )
@@ -249,7 +213,7 @@ def test_options_may_be_sent_again_with_every_packet(client, recognizer):
 def test_an_end_with_another_option_is_refused_and_frees_the_slot(client):
     client.ask("s", pcm(20_000), start=True)
     error = client.ask("s", end=True, latency_ms=80).error
-    assert str(error).startswith("INVALID_ARGUMENT: language 'de-DE' on a running stream")
+    assert str(error).startswith("INVALID_ARGUMENT: latency_ms 80 on a running stream")
     assert len(client.engine.table) == 0
 
 
@@ -264,10 +228,14 @@ def test_the_idle_limit_counts_from_the_answer(client):
 
 def test_short_chunks_are_answered_before_long_ones_of_the_same_round(client, recognizer):
     order = []
+
+    def long_frames() -> int:
+        return client.engine.table.get("long").segment.frames
+
     for id_, latency_ms in (("long", 1120), ("short", 80)):
         request = Request(
             id_, pcm(20_000), True, False, {"latency_ms": latency_ms},
-            lambda update, id_=id_: order.append((id_, client.engine.table.get("long").frames)),
+            lambda update, id_=id_: order.append((id_, long_frames())),
         )  # fmt: skip
         client.engine.submit(request)
     client.settle()
@@ -277,7 +245,7 @@ def test_short_chunks_are_answered_before_long_ones_of_the_same_round(client, re
         client.engine.submit(
             Request(
                 id_, pcm(samples), False, False, {},
-                lambda update, id_=id_: order.append((id_, client.engine.table.get("long").frames)),
+                lambda update, id_=id_: order.append((id_, long_frames())),
             )
         )  # fmt: skip
     client.engine.step(client.now)
@@ -305,7 +273,7 @@ def test_a_fault_in_one_stream_s_text_harms_no_neighbour(client, recognizer, mon
     def fail(tokens):
         raise ValueError("no such piece")
 
-    monkeypatch.setattr(client.engine.table.get("b").assembler, "push", fail)
+    monkeypatch.setattr(client.engine.table.get("b").segment.assembler, "push", fail)
     audio = pcm(50_000)
     for id_ in "abc":
         client.send(id_, audio)

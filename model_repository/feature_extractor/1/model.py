@@ -17,11 +17,11 @@ class TritonPythonModel:
         return serve_each(requests, self._extract)
 
     def _extract(self, request):
-        self.recognizer.file_options(parameters_of(request))
+        options = self.recognizer.file_options(parameters_of(request))
         data = pb_utils.get_input_tensor_by_name(request, "AUDIO").as_numpy()
         if data.size != 1:
             raise invalid(f"AUDIO has {data.size} files; valid: 1 a request")
-        blocks = file_blocks(data.item(), self.settings.max_file_s)
+        blocks = file_blocks(data.item(), self.settings.max_file_s, options.channel)
         data[...] = None  # the file goes when its last block is decoded, not with the request
         mel, num_samples = recordings.features_of_blocks(self.recognizer, blocks)
         outputs = {"MEL": mel, "NUM_SAMPLES": torch.tensor([num_samples])}

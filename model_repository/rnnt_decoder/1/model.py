@@ -1,6 +1,6 @@
 """Encoder frames of whole recordings to text, words and language, a batch at a time."""
 
-from asr_triton import failure, load, serve_each, text_outputs, to_torch
+from asr_triton import failure, load, parameters_of, serve_each, text_outputs, to_torch
 from nemotron_asr import recordings
 
 
@@ -19,5 +19,6 @@ class TritonPythonModel:
 
     def _outputs(self, request, tokens):
         num_samples = int(to_torch(request, "NUM_SAMPLES")[0])
-        result = self.recognizer.assemble(tokens, num_samples)
+        options = self.recognizer.file_options(parameters_of(request))
+        result = self.recognizer.finished(tokens, num_samples, options)
         return text_outputs(request, result.text, result.as_dict)

@@ -20,9 +20,9 @@ from ..chunks import Chunk, samples_needed, total_frames
 from ..config import SAMPLE_RATE, TOKEN_FRAME_SAMPLES
 from ..decoding import Token
 from ..errors import INTERNAL, NOT_FOUND, UNAVAILABLE, AsrError, invalid
-from ..options import SAMPLE_RATES
+from ..pcm import MAX_CHANNELS, SAMPLE_RATES, LiveAudio
 from ..recognizer import Recognizer
-from ..text import Fixed, TextAssembler, Word
+from ..text import Fixed, Word
 from .arena import Arena
 from .rounds import rounds_for
 from .segments import (
@@ -242,16 +242,14 @@ class StreamingEngine:
                 )
             else:
                 self._change(session, request)
+            self._hear(session, request)
         except Exception as error:
             failure = _as_asr_error(error)
             if request.end and session is not None:  # nothing can follow: Triton forgets the id
                 self._drop(session, "error", failure)
             request.answer(Update(error=failure))
             return
-        session.audio.append(request.audio)
         session.last_active = now
-        request.until = session.audio.stop
-        self._place_cuts(session, request)
         session.requests.append(request)
         if request.end:
             self.table.detach(session)
@@ -265,8 +263,9 @@ class StreamingEngine:
             size = self.table.num_slots
             raise AsrError(UNAVAILABLE, f"at capacity ({len(self.table)}/{size})")
         prompt_id = self.recognizer.prompt_id(options.language)
-        segment = Segment(TextAssembler(self.recognizer.pieces))
-        session = self.table.admit(request.id, options, prompt_id, segment, now)
+        segment = Segment(self.recognizer.assembler(options))
+        live = LiveAudio(options.sample_rate, options.channels)
+        session = self.table.admit(request.id, options, prompt_id, segment, live, now)
         try:
             self.arena.reset(session.slot)
         except Exception:
@@ -295,13 +294,23 @@ class StreamingEngine:
             session.options = replace(session.options, language=wanted.language)
             request.language = wanted.language
 
-    def _place_cuts(self, session: Session, request: Request) -> None:
-        """A language holds from its packet's first sample on, all else ends with the packet."""
+    def _hear(self, session: Session, request: Request) -> None:
+        """Take a packet's audio in. A language holds from its first sample on; what else ends a
+        segment is placed behind the last.
+
+        Where a segment ends the resampler ends too: what it held back belongs to that segment.
+        """
+        audio, options = session.audio, session.options
         if request.language is not None:
-            first = request.until - len(request.audio)
-            request.cuts.append(Cut(first, LANGUAGE, request.language))
+            audio.append(session.live.finish())
+            session.live = LiveAudio(options.sample_rate, options.channels)
+            request.cuts.append(Cut(audio.stop, LANGUAGE, request.language))
+        audio.append(session.live.push(request.audio))
         if request.end or request.finalize:
-            request.cuts.append(Cut(request.until, END if request.end else FINALIZE))
+            audio.append(session.live.finish())
+            session.live = LiveAudio(options.sample_rate, options.channels)
+            request.cuts.append(Cut(audio.stop, END if request.end else FINALIZE))
+        request.until = audio.stop
 
     def offer(self) -> dict:
         """What a stream may ask for, as told on START."""
@@ -310,6 +319,7 @@ class StreamingEngine:
             "latencies_ms": list(self.recognizer.latencies_ms),
             "languages": list(self.recognizer.languages),
             "sample_rates": list(SAMPLE_RATES),
+            "max_channels": MAX_CHANNELS,
             "slots": self.table.num_slots,
             "idle_timeout_s": self.table.idle_timeout_s,
         }
@@ -408,7 +418,7 @@ class StreamingEngine:
         if cut.language is not None:
             session.prompt_id = self.recognizer.prompt_id(cut.language)
         index = segment.index + segment.has_text
-        session.segment = Segment(TextAssembler(self.recognizer.pieces), index, cut.sample)
+        session.segment = Segment(self.recognizer.assembler(session.options), index, cut.sample)
         self.arena.reset(session.slot)
 
     def _chunk(self, session: Session, num_frames: int) -> Chunk:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..options import Options
+from ..pcm import LiveAudio
 from .segments import Segment, UnheardSpeech
 
 
@@ -53,6 +54,7 @@ class Session:
     options: Options
     prompt_id: int
     segment: Segment
+    live: LiveAudio
     last_active: float  # when the last packet came or was answered
     audio: AudioBuffer = field(default_factory=AudioBuffer)
     unheard: UnheardSpeech | None = None  # where asked for
@@ -87,9 +89,9 @@ class SessionTable:
     def has_room(self) -> bool:
         return bool(self._free)
 
-    def admit(self, id_: Hashable, options: Options, prompt_id: int, segment, now: float):
+    def admit(self, id_: Hashable, options: Options, prompt_id: int, segment, live, now: float):
         """Give a new stream a slot. Ask `has_room` first; the id must not be in use."""
-        session = Session(id_, self._free.popleft(), options, prompt_id, segment, now)
+        session = Session(id_, self._free.popleft(), options, prompt_id, segment, live, now)
         self._by_slot[session.slot] = session
         self._by_id[id_] = session
         return session
