@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from engine_client import Client, packets, pcm
 from nemotron_asr.chunks import samples_needed, total_frames
 from nemotron_asr.engine import Request, StreamingEngine
 from nemotron_asr.engine.sessions import SessionTable
-from streams import Client, packets, pcm
 
 CHUNK = {80: 1280, 160: 2560, 320: 5120, 560: 8960, 1120: 17920}
 

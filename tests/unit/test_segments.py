@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from engine_client import Client, packets, pcm
 from nemotron_asr.engine import StreamingEngine
-from streams import Client, packets, pcm
 
 LATENCIES = (80, 320, 1120)
 PAUSE = {"endpoint_ms": 400}
