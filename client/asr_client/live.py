@@ -40,6 +40,8 @@ class LiveStream:
     sample_rate: Hz, of the samples that will be sent, one of `server["sample_rates"]`.
     channels: how many, interleaved; they are mixed.  encoding: "pcm16", or G.711's "mulaw", "alaw".
     punctuation, capitals: False for a text without.  profanity: "mask" for a letter and asterisks.
+    endpoint_ms: silence that ends an utterance.  max_utterance_ms: what is longer ends at the next
+    pause.  recover_ms: speech without text after which the model begins afresh.  0: none of it.
     words: whether results carry words with times (text alone is cheaper).
     progress: whether `results` also yields the answers that fixed no text, one for every packet.
     max_in_flight: packets that may wait for their answers before `send` waits for the server.
@@ -62,6 +64,9 @@ class LiveStream:
         punctuation: bool = True,
         capitals: bool = True,
         profanity: str = "keep",
+        endpoint_ms: int = 0,
+        max_utterance_ms: int = 0,
+        recover_ms: int = 0,
         words: bool = False,
         progress: bool = False,
         max_in_flight: int = 64,
@@ -77,8 +82,9 @@ class LiveStream:
         self._changed = threading.Condition()  # guards everything below
         options = {"language": language, "latency_ms": latency_ms, "sample_rate": sample_rate}
         options |= unusual(
-            channels=channels, punctuation=punctuation, capitals=capitals, profanity=profanity
-        )
+            channels=channels, punctuation=punctuation, capitals=capitals, profanity=profanity,
+            endpoint_ms=endpoint_ms, max_utterance_ms=max_utterance_ms, recover_ms=recover_ms,
+        )  # fmt: skip
         self._session = StreamSession(options, words=words, progress=progress)
         self._last_progress_s = time.monotonic()  # the latest answer, or a packet after a pause
         self._error: ClientError | None = None

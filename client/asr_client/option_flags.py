@@ -23,7 +23,7 @@ class _OneOf(click.ParamType):
         self._option = option
 
     def get_metavar(self, param, ctx=None) -> str:
-        return f"[{'|'.join(map(str, self._option.valid))}]"
+        return f"[{self._option.shown('|')}]"
 
     def convert(self, value, param, ctx):
         try:

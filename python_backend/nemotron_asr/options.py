@@ -16,7 +16,7 @@ from .pcm import MIX
 SAMPLE_RATES = (SAMPLE_RATE,)  # what the engine takes
 AUTO = "auto"
 KEEP, MASK = "keep", "mask"
-LIVE, FILE = "live", "file"
+LIVE, PACKET, FILE = "live", "packet", "file"  # of a stream, of any of its packets, of a file
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Option:
-    """One option: its name, its values, what it means, and whether streams or files have it."""
+    """One option: its name, its values, what it means, and who has it."""
 
     name: str
     valid: tuple | range
@@ -63,13 +63,17 @@ class Option:
         if isinstance(self.valid, range):
             if _spelling(value).isdecimal() and int(_spelling(value)) in self.valid:
                 return int(_spelling(value))
-            valid = f"{self.valid[0]} to {self.valid[-1]}"
         else:
             for valid in self.valid:
                 if _spelling(valid) == _spelling(value):
                     return valid
-            valid = ", ".join(_shown(valid) for valid in self.valid)
-        raise invalid(f"{self.name} {value!r} is not supported; valid: {valid}")
+        raise invalid(f"{self.name} {value!r} is not supported; valid: {self.shown()}")
+
+    def shown(self, between: str = ", ") -> str:
+        """The valid values, for people."""
+        if isinstance(self.valid, range):
+            return f"{self.valid[0]} to {self.valid[-1]}"
+        return between.join(_shown(value) for value in self.valid)
 
 
 def _shown(value: object) -> str:
@@ -121,7 +125,7 @@ def option_table(languages: Iterable[str], latencies_ms: Iterable[int]) -> dict[
             "Speech without text after which the model begins afresh, in milliseconds; 0: never.",
             of=(LIVE,),
         ),
-        Option("finalize", flag, "Ends the utterance with this packet.", of=(LIVE,)),
+        Option("finalize", flag, "Ends the utterance with this packet.", of=(PACKET,)),
     ]
     return {option.name: option for option in options}
 
@@ -135,11 +139,12 @@ def parse_options(
 ) -> Options:
     """Read request parameters.
 
-    languages, latencies_ms: what the loaded model offers.  of: "live" or "file".
+    languages, latencies_ms: what the loaded model offers.  of: "live", packets included, or "file".
     Raises AsrError INVALID_ARGUMENT naming the bad parameter or value and the valid ones.
     """
     table = option_table(languages, latencies_ms)
-    known = [name for name, option in table.items() if of in option.of]
+    has = (LIVE, PACKET) if of == LIVE else (of,)
+    known = [name for name, option in table.items() if set(has) & set(option.of)]
     values = {"latency_ms": default_latency_ms}
     for name, value in parameters.items():
         if name not in known:
