@@ -62,8 +62,12 @@ class FirstConv(nn.Conv2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: (B, T, F), padded.  Returns (B, T', F', Ch)."""
+        return self.convolve(x, self.weight, self.bias)
+
+    @staticmethod
+    def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         patches = x.unfold(1, KERNEL, STRIDE).unfold(2, KERNEL, STRIDE).flatten(3)
-        return F.linear(patches, self.weight.flatten(1), self.bias)
+        return F.linear(patches, weight.flatten(1), bias)
 
 
 class DepthwiseSeparable(nn.Module):

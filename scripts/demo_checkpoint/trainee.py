@@ -13,6 +13,7 @@ from torch import nn
 
 from nemotron_asr.config import EncoderConfig, FeatureConfig, ModelConfig
 from nemotron_asr.model import NemotronAsr
+from nemotron_asr.subsampling import FirstConv
 
 BLANK = NUM_PIECES
 NUM_MEL = 80
@@ -43,7 +44,7 @@ def demo_config() -> ModelConfig:
     )
 
 
-class NormalisingConv(nn.Conv2d):
+class NormalisingConv(FirstConv):
     """A first convolution that learns on (mel - mean) / std, and folds both into its weights.
 
     Zeros that pad the mel stay zeros of the mel, so that what is exported computes the same.
@@ -56,7 +57,7 @@ class NormalisingConv(nn.Conv2d):
         return weight, self.bias - self.mean * weight.sum((1, 2, 3))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.conv2d(x, *self.folded(), self.stride)
+        return self.convolve(x, *self.folded())
 
 
 class Trainee(nn.Module):
@@ -66,7 +67,7 @@ class Trainee(nn.Module):
         super().__init__()
         self.net = NemotronAsr(config)
         self.net.encoder.subsampling.conv_in = NormalisingConv(
-            1, config.encoder.subsampling_conv_channels, 3, stride=2
+            config.encoder.subsampling_conv_channels
         )
         self.ctc_head = nn.Linear(config.decoder_hidden_size, config.vocab_size)
         self.use(torch.float32, compiled=False)
@@ -91,7 +92,7 @@ class Trainee(nn.Module):
             hook = layer.register_forward_hook(lambda *args, seen=seen: seen.append(args[2]))
             net.encode(batch.mel, batch.num_mel, batch.prompt_ids, 3)
             hook.remove()
-            std = seen[0].std(1 if layer in centred else 2).mean()
+            std = seen[0].std(1).mean()  # over time
             layer.weight /= std
             layer.bias /= std
             if layer in centred:
