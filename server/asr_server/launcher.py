@@ -15,6 +15,8 @@ from pathlib import Path
 
 import httpx
 
+from nemotron_asr.options import option_table
+
 from . import guard
 from .errors import ServerError, StartCancelled
 from .repository import with_instances
@@ -27,7 +29,7 @@ from .wheel import assemble, check_platform, find_wheel, stub_environment
 # logging into a file of their choice. Health, metadata and inference stay open.
 RESTRICTED_APIS = "shared-memory,model-config,model-repository,statistics,trace,logging"
 # HTTP headers that become request parameters. Without the anchors "Accept-Language" matches too.
-OPTION_HEADERS = "^(language|latency_ms|sample_rate)$"
+OPTION_HEADERS = "^({})$".format("|".join(option_table((), ())))
 SHM_BYTES = 4 << 20  # per model, at start and per step of growth: four models fit a 64 MB /dev/shm
 POLL_S = 0.1
 STOP_MARGIN_S = 10.0  # beyond Triton's own exit timeout, then it is killed

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 
 import pytest
 
 from nemotron_asr import AsrError
-from nemotron_asr.options import FILE, LIVE, Options, option_table, parse_options
+from nemotron_asr.options import FILE, LIVE, PACKET, Options, option_table, parse_options
 
 LANGUAGES = ("en-US", "de-DE", "auto")
 LATENCIES_MS = (320, 80)
@@ -100,3 +102,12 @@ def test_an_unknown_option_is_named_with_the_known_ones():
 )
 def test_options_of_the_other_kind_are_refused(of, name, value, message):
     assert message in refused(of, **{name: value})
+
+
+def test_the_readme_explains_every_option_for_whom_it_is():
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| ((?:x|any packet)? ?\| ?x?) ?\| \S", readme, re.M))
+    has = {"x | x": (LIVE, FILE), "x |": (LIVE,), "| x": (FILE,), "any packet |": (PACKET,)}
+    assert {name: has[who.strip()] for name, who in rows.items()} == {
+        option.name: option.of for option in option_table((), ()).values()
+    }
