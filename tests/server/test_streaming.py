@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -11,12 +13,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
+import soundfile
 
-from asr_client import AtCapacity, LiveStream, StreamNotFound, transcribe_live
+from asr_client import AtCapacity, LiveStream, OfflineClient, StreamNotFound, transcribe_live
 from asr_client.errors import InvalidArgument
-from server.conftest import IDLE_TIMEOUT_S, NUM_SLOTS, pcm
+from server.conftest import IDLE_TIMEOUT_S, NUM_SLOTS, pcm, wav
 from server.raw import RawStream, random_id
 
 pytestmark = pytest.mark.server
@@ -97,12 +101,39 @@ def test_results_carry_words_and_progress(served):
     [
         ({"language": "tlh"}, "language 'tlh' is not supported; valid: auto, de-DE"),
         ({"latency_ms": 300}, "latency_ms 300 is not supported; valid: 80, 160, 320, 560, 1120"),
-        ({"sample_rate": 11025}, "sample_rate 11025 is not supported; valid: 16000"),
+        ({"sample_rate": 11000}, "sample_rate 11000 is not supported; valid: 8000, 11025"),
+        ({"endpoint_ms": 99_999}, "endpoint_ms 99999 is not supported; valid: 0 to 10000"),
     ],
 )
 def test_bad_options_are_refused_by_name(served, options, words):
     with pytest.raises(InvalidArgument, match=words):
         LiveStream(served.server.grpc_address, **options)
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (44_100, 2), (16_000, 3)])
+def test_live_audio_of_any_rate_is_what_a_file_of_it_is(served, rate, channels):
+    audio = np.stack([pcm(3 * rate, seed=i) for i in range(channels)], axis=1)
+    file = io.BytesIO()
+    soundfile.write(file, audio, rate, format="WAV")
+    with OfflineClient(served.server.http_url) as client:
+        expected = client.transcribe(file.getvalue(), language="de-DE", latency_ms=320).text
+    live = live_text(
+        served, audio.flatten(), 999, language="de-DE", sample_rate=rate, channels=channels
+    )
+    assert live == expected != ""
+
+
+def test_text_options_change_the_text_of_streams_and_files_alike(served):
+    audio = pcm(160_000, seed=6)
+    plain = served.expected(audio, "fr-FR").text
+    for options, changed in (
+        ({"capitals": False}, plain.lower()),
+        ({"punctuation": False}, re.sub(r"[.,?!]", "", plain)),
+    ):
+        live = live_text(served, audio, language="fr-FR", **options)
+        with OfflineClient(served.server.http_url) as client:
+            file = client.transcribe(wav(audio), language="fr-FR", latency_ms=320, **options)
+        assert live == file.text == changed
 
 
 def test_unknown_parameters_are_refused_by_name(raw):
