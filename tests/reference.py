@@ -163,13 +163,13 @@ def reference_features(model, audio: list[np.ndarray]) -> tuple[torch.Tensor, to
 
 
 def pieces_for(num_pieces: int) -> list[str]:
-    """A vocabulary: `<unk>`, the tags, then syllables with and without a leading space."""
+    """A vocabulary: `<unk>`, tags, marks, then syllables with and without a leading space."""
     syllables = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
-    words = [prefix + s for s in syllables for prefix in ("\u2581", "")] + [
+    words = [piece for s in syllables for piece in ("\u2581" + s.capitalize(), s)] + [
         "\u2581" + a + b for a in syllables for b in syllables
     ]
     more = [f"{prefix}{i}" for i in range(num_pieces) for prefix in ("\u2581", "")]
-    return ["<unk>", *TAGS, *words, *more][:num_pieces]
+    return ["<unk>", *TAGS, ".", ",", *words, *more][:num_pieces]
 
 
 def write_tokenizer(directory: Path, num_pieces: int) -> None:

@@ -123,17 +123,21 @@ def test_live_audio_of_any_rate_is_what_a_file_of_it_is(served, rate, channels):
     assert live == expected != ""
 
 
+def without_marks(text: str) -> str:
+    return " ".join(re.sub(r"[.,]", " ", text).split())
+
+
 def test_text_options_change_the_text_of_streams_and_files_alike(served):
     audio = pcm(160_000, seed=6)
     plain = served.expected(audio, "fr-FR").text
     for options, changed in (
         ({"capitals": False}, plain.lower()),
-        ({"punctuation": False}, re.sub(r"[.,?!]", "", plain)),
+        ({"punctuation": False}, without_marks(plain)),
     ):
         live = live_text(served, audio, language="fr-FR", **options)
         with OfflineClient(served.server.http_url) as client:
             file = client.transcribe(wav(audio), language="fr-FR", latency_ms=320, **options)
-        assert live == file.text == changed
+        assert live == file.text == changed != plain
 
 
 def test_unknown_parameters_are_refused_by_name(raw):

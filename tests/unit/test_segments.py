@@ -123,6 +123,8 @@ def test_what_follows_an_endpoint_is_a_stream_of_its_own(client, latency_ms):
     _, whole = send_all(client, "s", audio, random.Random(1), **options)
     assert len(whole) >= 4
     assert {s["reason"] for s in whole[:-1]} == {"endpoint"}
+    starts = {u.segment_start // 16 for u in client.updates["s"]}
+    assert starts >= {s["start_ms"] for s in whole}
     for k in (1, len(whole) // 2):
         start = samples(whole[k - 1]["end_ms"])
         _, rest = send_all(client, k, audio[start:], random.Random(k), **options)

@@ -54,6 +54,7 @@ class Update:
     language: str | None = None
     is_final: bool = False  # the answer to END
     segment: int = 0  # the one that is running
+    segment_start: int = 0  # its first sample: what a lost stream is to be sent again from
     ended: list[Ended] = field(default_factory=list)  # segments that ended with this answer
     audio_processed_ms: int = 0
     server: dict | None = None  # on START: what is on offer
@@ -69,6 +70,7 @@ class Update:
             "text": self.text,
             "is_final": self.is_final,
             "segment": self.segment,
+            "segment_start_sample": self.segment_start,
             "words": [word._asdict() for word in self.words],
             "language": self.language,
             "audio_processed_ms": self.audio_processed_ms,
@@ -357,6 +359,7 @@ class StreamingEngine:
             heard = min(heard, segment.start + segment.frames * TOKEN_FRAME_SAMPLES)
         update.is_final = request.end
         update.segment = segment.index
+        update.segment_start = segment.start
         update.language = segment.assembler.language or session.language
         update.audio_processed_ms = milliseconds(heard)
         if request.end:
