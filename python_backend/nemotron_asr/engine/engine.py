@@ -395,7 +395,8 @@ class StreamingEngine:
             elif segment.must_end(options):
                 sample = segment.start + samples_needed(segment.frames)
                 request.cuts.insert(0, Cut(sample, MAX_LENGTH))
-        session.audio.drop_before(session.segment.keep_from(options, session.unheard))
+        needed = session.segment.keep_from(options, session.unheard)
+        session.audio.drop_before(min(needed, request.stop))  # behind a cut nothing is heard yet
 
     def _recovery(self, session: Session, num_frames: int, spoke: bool) -> Cut | None:
         """Where to begin afresh, if the decoder does not hear what is said."""
