@@ -17,6 +17,7 @@ import torch
 from augment import Backgrounds, mask, transform
 from grammar import is_held_out
 from texts import HELD_OUT_SOURCES
+from tokenizer import fine_tokenizer
 from tokenizers import Tokenizer
 from torch.utils.data import Dataset
 from voices import HELD_OUT_VOICES
@@ -48,6 +49,7 @@ class Sentence:
     text: str
     samples: np.ndarray  # (num_samples,) int16
     ids: list[int]  # the pieces and the language tag
+    fine: list[int]  # finer pieces, without a tag
     piece_lengths: list[int]  # how long each piece may take, in letters
 
     @property
@@ -69,6 +71,8 @@ class Batch:
     prompt_ids: torch.Tensor  # (B,) int64
     targets: torch.Tensor  # (B, U) int64, 0 behind num_targets
     num_targets: torch.Tensor  # (B,) int64
+    fine: torch.Tensor  # (B, U') int64, 0 behind num_fine
+    num_fine: torch.Tensor  # (B,) int64
     lookahead: int = 6
     frames: torch.Tensor | None = None  # (B, E) int64 guessed id of each frame, -1 in silence
 
@@ -95,13 +99,14 @@ def read_table(table: Path, tokenizer: Tokenizer) -> list[Sentence]:
     audio = np.asarray(np.memmap(table.with_suffix(".pcm"), "<i2", "r")) if rows else None
     rows = [r for r in rows if 0 < r["num_samples"] <= len(audio) - r["start"]]
     encoded = tokenizer.encode_batch([f"{r['text']}<{r['language']}>" for r in rows])
+    fine = fine_tokenizer(tokenizer).encode_batch([r["text"] for r in rows])
     return [
         Sentence(
             r["engine"].split("_")[0], r["voice"], r["language"], r["text"],
-            audio[r["start"] : r["start"] + r["num_samples"]], tokens.ids,
+            audio[r["start"] : r["start"] + r["num_samples"]], tokens.ids, finer.ids,
             [len(piece.strip("▁.,?!'-")) for piece in tokens.tokens],
         )
-        for r, tokens in zip(rows, encoded, strict=True)
+        for r, tokens, finer in zip(rows, encoded, fine, strict=True)
         if is_evaluation(table) or is_trainable(r)
     ]  # fmt: skip
 
@@ -299,12 +304,15 @@ def collate(
         known = len(tags) == 1 and rng.random() < 0.5
         prompts.append(PROMPTS[tags.pop()] if known else AUTO)
         targets.append(torch.tensor([i for s in row for i in s.ids], dtype=torch.int64))
+    fine = [torch.tensor([i for s in row for i in s.fine], dtype=torch.int64) for row in said]
     return Batch(
         mel=mel,
         num_mel=num_mel,
         prompt_ids=torch.tensor(prompts),
         targets=torch.nn.utils.rnn.pad_sequence(targets, batch_first=True),
         num_targets=torch.tensor([len(row) for row in targets]),
+        fine=torch.nn.utils.rnn.pad_sequence(fine, batch_first=True),
+        num_fine=torch.tensor([len(row) for row in fine]),
     )
 
 

@@ -52,7 +52,7 @@ def transcribe(
     for i in range(0, len(sentences), ROWS):
         part = sentences[i : i + ROWS]
         batch = replace(plain_batch(front_end, part, auto), lookahead=lookahead).to(device)
-        f, lens = model.joint_input(batch)
+        f, _, lens = model.joint_input(batch)
         if ctc:
             best = model.ctc_log_probs(f).argmax(-1)
             rows = [

@@ -155,8 +155,12 @@ class FastEncoder:
 
     def __call__(
         self, mel: torch.Tensor, num_mel: torch.Tensor, lookahead: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """mel: (B, T, M), 0.0 from num_mel (B,) on.  Returns (B, E, D) float32 and lens (B,)."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """mel: (B, T, M), 0.0 from num_mel (B,) on.
+
+        Returns the outputs of the last layer and of one in the middle, (B, E, D) float32, and lens
+        (B,).
+        """
         E = (mel.shape[1] + SUBSAMPLING - 2) // SUBSAMPLING + 1
         mel = F.pad(mel, (0, 0, 0, 8 * E - 7 - mel.shape[1]))
         lens = encoder_lens(num_mel)
@@ -164,6 +168,8 @@ class FastEncoder:
         hidden = hidden_keys(lens, E, config.left_context, lookahead)
         positions = position_embedding(E, config.hidden_size, mel.device)
         x = subsample(self.encoder, mel, num_mel, self.dtype)
-        for layer in self.encoder.layers:
+        for i, layer in enumerate(self.encoder.layers):
             x = self._layer(layer, x, positions, hidden, self.dtype)
-        return x, lens
+            if i == (len(self.encoder.layers) - 1) // 2:
+                middle = x
+        return x, middle, lens

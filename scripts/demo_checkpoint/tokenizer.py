@@ -34,6 +34,7 @@ NUM_PIECES = 2048  # with <unk> and the tags
 # Characters of text by language: English has the most speech, so it gets the most pieces.
 CHARACTERS = {"en": 5_000_000, "es": 600_000, "fr": 600_000, "de": 600_000, "it": 600_000,
               "ru": 600_000, "nl": 450_000, "cs": 450_000}  # fmt: skip
+NUM_FINE = 512  # pieces of a second, finer cut, which a layer within the encoder learns to hear
 MIN_CHARACTER_COUNT = 20  # rarer ones become <unk>
 
 
@@ -93,6 +94,17 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         "unk_token": "<unk>",
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def fine_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
+    """The same with the first NUM_FINE pieces alone: BPE learns short ones first."""
+    made = json.loads(tokenizer.to_str())
+    vocab = {piece: i for piece, i in made["model"]["vocab"].items() if i < NUM_FINE}
+    made["model"]["vocab"] = vocab
+    merges = made["model"]["merges"]
+    made["model"]["merges"] = [pair for pair in merges if "".join(pair) in vocab]
+    made["added_tokens"] = [token for token in made["added_tokens"] if token["id"] < NUM_FINE]
+    return Tokenizer.from_str(json.dumps(made))
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from trainee import Trainee, demo_config
 
 SEED = 1
-CTC_WEIGHT = 0.3
+CTC_WEIGHT, FINE_WEIGHT = 0.3, 0.3
 WARM_UP = 300  # steps
 EMA_DECAY = 0.9995
 SAVE_S, LOG_STEPS, DECODED = 240, 25, 100
@@ -133,6 +133,7 @@ class Run:
         found = self.model.losses(batch, self.step >= self.args.ctc_steps)
         main = found.get("rnnt", found.get("frame"))
         loss = found["ctc"] if main is None else main + CTC_WEIGHT * found["ctc"]
+        loss = loss + FINE_WEIGHT * found["fine"]
         self.optimizer.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)

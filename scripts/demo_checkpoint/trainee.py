@@ -8,7 +8,7 @@ from alignment import first_symbols, spoken_before
 from data import Batch
 from fast_encoder import FastEncoder
 from rnnt_loss import pruned_rnnt_loss
-from tokenizer import NUM_PIECES
+from tokenizer import NUM_FINE, NUM_PIECES
 from torch import nn
 
 from nemotron_asr.config import EncoderConfig, FeatureConfig, ModelConfig
@@ -61,7 +61,10 @@ class NormalisingConv(FirstConv):
 
 
 class Trainee(nn.Module):
-    """The model and a CTC head that the checkpoint leaves out."""
+    """The model and two CTC heads that the checkpoint leaves out.
+
+    One hears finer pieces in the middle of the encoder: they are learned sooner.
+    """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -70,6 +73,7 @@ class Trainee(nn.Module):
             config.encoder.subsampling_conv_channels
         )
         self.ctc_head = nn.Linear(config.decoder_hidden_size, config.vocab_size)
+        self.fine_head = nn.Linear(config.encoder.hidden_size, NUM_FINE + 1)
         self.use(torch.float32, compiled=False)
 
     def use(self, dtype: torch.dtype, compiled: bool) -> None:
@@ -105,10 +109,10 @@ class Trainee(nn.Module):
         nn.init.normal_(self.net.decoder.decoder_projector.weight, std=0.02)
         nn.init.zeros_(self.net.decoder.decoder_projector.bias)
 
-    def joint_input(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, E, J) float32 and the valid frames (B,)."""
-        enc, lens = self.encode(batch.mel, batch.num_mel, batch.lookahead)
-        return self.net.project(enc, batch.prompt_ids).float(), lens
+    def joint_input(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(B, E, J) float32, the encoder's middle (B, E, D) and the valid frames (B,)."""
+        enc, middle, lens = self.encode(batch.mel, batch.num_mel, batch.lookahead)
+        return self.net.project(enc, batch.prompt_ids).float(), middle, lens
 
     def ctc_log_probs(self, f: torch.Tensor) -> torch.Tensor:
         """f: (B, E, J).  Returns (B, E, V) float32."""
@@ -116,15 +120,19 @@ class Trainee(nn.Module):
         return F.linear(F.relu(f).to(self.dtype), weight, bias).float().log_softmax(-1)
 
     def losses(self, batch: Batch, with_rnnt: bool) -> dict[str, torch.Tensor]:
-        """`ctc` and `rnnt` per target token, `frame` per frame: those that the batch is for."""
-        f, lens = self.joint_input(batch)
+        """`ctc`, `fine` and `rnnt` per target token, `frame` per frame: those the batch is for."""
+        f, middle, lens = self.joint_input(batch)
+        fine = self.fine_head(middle).log_softmax(-1).transpose(0, 1)
+        fine = F.ctc_loss(
+            fine, batch.fine, lens, batch.num_fine, NUM_FINE, "sum", zero_infinity=True
+        )
         log_probs = self.ctc_log_probs(f)
         num_tokens = batch.num_targets.sum()
         ctc = F.ctc_loss(
             log_probs.transpose(0, 1), batch.targets, lens, batch.num_targets, BLANK, "sum",
             zero_infinity=True,
         )  # fmt: skip
-        found = {"ctc": ctc / num_tokens}
+        found = {"ctc": ctc / num_tokens, "fine": fine / batch.num_fine.sum()}
         if batch.frames is not None:
             guess = batch.frames.masked_fill(batch.frames < 0, BLANK)
             found["frame"] = F.nll_loss(log_probs.flatten(0, 1), guess.flatten())

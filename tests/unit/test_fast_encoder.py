@@ -44,7 +44,7 @@ def test_equals_the_model(net, mel, lookahead):
     num_mel = torch.tensor(LENS)
     prompts = torch.tensor([0, 101, 9])
     expected, lens = net.encode(mel, num_mel, prompts, lookahead)
-    enc, fast_lens = FastEncoder(net.encoder, torch.float32, compiled=False)(
+    enc, _, fast_lens = FastEncoder(net.encoder, torch.float32, compiled=False)(
         mel, num_mel, lookahead
     )
     got = net.project(enc, prompts)
@@ -63,7 +63,7 @@ def test_gradients_equal_those_of_the_model(net, mel):
         return torch.autograd.grad(loss, list(net.encoder.parameters()))
 
     expected = gradients(*net.encode(mel, num_mel, prompts, 3))
-    enc, lens = FastEncoder(net.encoder, torch.float32, compiled=False)(mel, num_mel, 3)
+    enc, _, lens = FastEncoder(net.encoder, torch.float32, compiled=False)(mel, num_mel, 3)
     got = gradients(net.project(enc, prompts), lens)
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
