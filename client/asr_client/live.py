@@ -1,35 +1,37 @@
 """Live transcription over gRPC: audio goes in while results come out.
 
-    with LiveStream(language="en-US") as stream:
+    with LiveStream(language="en-US", endpoint_ms=800) as stream:
         stream.feed(chunks)  # or stream.send(samples) ... and stream.end(), in any thread
         for result in stream.results():
             print(result.text, end="", flush=True)
-        print(stream.finish().language)
+        print(stream.finish().segments)
 
-A stream has its own connection, so that its answers never queue behind those of another stream.
+A stream has its own connection, so that its answers never queue behind those of another stream. It
+outlives that connection and the server: what may be lost is kept, and sent again to the next.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
-import grpc
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from nemotron_asr.errors import AsrError
+from nemotron_asr.options import option_table
 
-from .address import grpc_target, is_loopback
+from .address import grpc_target
 from .audio import AudioFormat, Samples, to_pcm16
-from .errors import ClientError, ServerUnavailable, StreamClosed, StreamNotFound, error_from_message
+from .errors import ClientError, InvalidArgument, StreamClosed
+from .link import RELEASE_S, Link
+from .replay import AUDIO, END, SILENCE
 from .results import Result, Transcript
-from .session import AUDIO, END, SILENCE, START, StreamSession
+from .session import StreamSession
 from .wire import unusual
 
 DEFAULT_URL = "127.0.0.1:8001"
 MAX_PACKET_S = 10  # seconds of audio in one request; `send` cuts what is longer
-_RELEASE_S = 0.5  # how long a stream that is given up waits for the server to free its slot
+_LONGEST_UTTERANCE_MS = 600_000  # that the server takes
+_CUT_AT_LATEST = 1.25  # times max_utterance_ms, where there is no pause
 
 
 class LiveStream:
@@ -46,10 +48,23 @@ class LiveStream:
     progress: whether `results` also yields the answers that fixed no text, one for every packet.
     max_in_flight: packets that may wait for their answers before `send` waits for the server.
     timeout_s: the longest that the server may take for an answer.
+    reconnect_s: how long a stream that is lost (the connection, the server or its model died, it
+    shut down, gave no answer, or forgot the stream in a pause) is tried to be restored before its
+    error is raised; 0: not at all.
+    max_replay_s: seconds of audio that are kept for that, at most 750: those of the running
+    utterance. So one that is longer ends at a pause, after 4/5 of it at the earliest.
 
     The constructor opens the stream and waits for the server's consent.  It raises InvalidArgument
     (an option), AtCapacity or ServerUnavailable.  Later errors come out of whichever of `send`,
     `results` and `finish` is called next; after an error the stream is over.
+
+    A restored stream goes on as if nothing had happened: the utterance that was running is sent
+    again, and decoded again by a model that has heard nothing, as it was the first time; what of it
+    was given is not given twice. At rates other than 16 kHz, or where rounding depends on the
+    neighbours in a batch (bfloat16, int8), the second decoding may differ from the first: then the
+    text stays as it was given and goes on with the first word behind it. A server that is full is
+    asked again until reconnect_s is over. The time is counted from the loss until the server
+    answers a packet for the first time, so that audio that kills a server is not sent for ever.
     """
 
     def __init__(
@@ -71,27 +86,40 @@ class LiveStream:
         progress: bool = False,
         max_in_flight: int = 64,
         timeout_s: float = 30.0,
+        reconnect_s: float = 60.0,
+        max_replay_s: float = 300.0,
     ):
         self.url = grpc_target(url)
         self._format = AudioFormat(sample_rate, channels, encoding)
         self._max_packet_samples = self._format.num_samples(MAX_PACKET_S * 1000)
-        self._max_in_flight = max_in_flight
-        self._timeout_s = timeout_s
-        self._outbox = queue.SimpleQueue()  # requests, then None
-
-        self._changed = threading.Condition()  # guards everything below
+        if reconnect_s:
+            max_utterance_ms = _kept(max_utterance_ms, max_replay_s)
         options = {"language": language, "latency_ms": latency_ms, "sample_rate": sample_rate}
         options |= unusual(
             channels=channels, punctuation=punctuation, capitals=capitals, profanity=profanity,
             endpoint_ms=endpoint_ms, max_utterance_ms=max_utterance_ms, recover_ms=recover_ms,
         )  # fmt: skip
-        self._session = StreamSession(options, words=words, progress=progress)
-        self._last_progress_s = time.monotonic()  # the latest answer, or a packet after a pause
-        self._error: ClientError | None = None
+        segmented = bool(endpoint_ms or max_utterance_ms or recover_ms)
+        self._session = StreamSession(
+            options,
+            details=words or segmented,
+            progress=progress,
+            replay=bool(reconnect_s),
+            format=self._format,
+        )
+        self._link = Link(
+            self.url,
+            self._session,
+            max_in_flight=max_in_flight,
+            max_backlog=self._format.num_samples(int(max_replay_s * 1000)),
+            timeout_s=timeout_s,
+            reconnect_s=reconnect_s,
+        )
+        self._changed = self._link.changed  # guards everything below, and the session
         self._error_seen = False  # by the caller, not only by the feeding thread
         self._feeder: threading.Thread | None = None
         self._feed_error: Exception | None = None
-        self._open()
+        self._link.open()
 
     @property
     def server(self) -> dict:
@@ -103,18 +131,16 @@ class LiveStream:
 
         Of several channels (n, channels), or interleaved; bytes may end within a frame of them.
 
-        Returns at once, unless max_in_flight packets wait for their answers.
+        Returns at once, unless max_in_flight packets wait for their answers. While a lost stream is
+        restored, and until that is made up for, it returns at once until max_replay_s of audio
+        wait, and then waits, no longer than reconnect_s for a server that does not come back.
         Raises InvalidArgument (the samples; the stream goes on), StreamClosed, the stream's error.
         """
         pcm = to_pcm16(samples, self._format)  # (n,) int16
         for begin in range(0, max(len(pcm), 1), self._max_packet_samples):
             with self._changed:
-                self._wait(lambda: self._error or self._has_room())
-                if self._error is not None:
-                    self._raise_error()
-                if self._session.ending:
-                    raise StreamClosed("the stream has ended and takes no more audio")
-                self._enqueue(AUDIO, pcm[begin : begin + self._max_packet_samples])
+                self._wait(lambda: self._session.ending or self._link.has_room())
+                self._put(AUDIO, pcm[begin : begin + self._max_packet_samples])
 
     def feed(self, chunks: Iterable[Samples]) -> None:
         """Send chunks from a thread of its own as they come, then `end`.
@@ -124,15 +150,44 @@ class LiveStream:
         self._feeder = threading.Thread(target=self._feed, args=(chunks,), daemon=True)
         self._feeder.start()
 
+    def finalize(self) -> None:
+        """End the utterance here, at once, and go on: for when something else knows of its end.
+
+        Returns at once. The answer, with the text of all audio sent so far, comes in `results`:
+        `finalized` is true, and the segment's `reason` "finalize" if it has text at all.
+        Raises StreamClosed, the stream's error.
+        """
+        with self._changed:
+            self._put(AUDIO, finalize=True)
+
+    def set_language(self, language: str) -> None:
+        """Audio sent from now on is in this language; what was sent before keeps its own.
+
+        It begins another segment.  Returns at once.  Raises InvalidArgument, which names the
+        valid languages (the stream goes on), StreamClosed, the stream's error.
+        """
+        table = option_table(self.server.get("languages", ()), ())
+        try:
+            language = table["language"].read(language)
+        except AsrError as error:
+            raise InvalidArgument(str(error)) from error
+        with self._changed:
+            if language != self._session.language:
+                self._put(AUDIO, language=language)
+
     def keep_alive(self) -> None:
-        """Send an empty packet: the server drops a stream that sends nothing for idle_timeout_s."""
+        """Send an empty packet: the server drops a stream that sends nothing for idle_timeout_s.
+
+        Needed in pauses where there is no reconnect_s; else it spares the way back.
+        """
         self.send(SILENCE)
 
     def end(self) -> None:
         """Say that no more audio comes, without waiting: what remains is in `results`."""
         with self._changed:
             if not self._session.ending:
-                self._enqueue(END)
+                self._session.put(END)
+                self._link.flush()
 
     def results(self) -> Iterator[Result]:
         """Results as they arrive, up to and including the final one.  Raises the stream's error."""
@@ -165,13 +220,11 @@ class LiveStream:
         The server is told and given a moment to free the slot, which it would otherwise hold until
         its idle limit.
         """
-        self._fail(StreamClosed("the stream was closed"))
-        self.end()
-        for thread in (self._reader, self._feeder):
-            if thread not in (None, threading.current_thread()):
-                thread.join(_RELEASE_S)
-        self._call.cancel()
-        self._channel.close()
+        with self._changed:
+            self._link.fail(StreamClosed("the stream was closed"))
+        self._link.close()
+        if self._feeder not in (None, threading.current_thread()):
+            self._feeder.join(RELEASE_S)
 
     def __enter__(self) -> LiveStream:
         return self
@@ -184,56 +237,23 @@ class LiveStream:
         finally:
             self.close()
 
-    def _open(self) -> None:
-        options = [("grpc.use_local_subchannel_pool", 1)]  # a connection of its own
-        if is_loopback(self.url):
-            options.append(("grpc.enable_http_proxy", 0))
-        self._channel = grpc.insecure_channel(self.url, options)
-        stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-        self._enqueue(START)
-        self._call = stub.ModelStreamInfer(iter(self._outbox.get, None))
-        self._reader = threading.Thread(target=self._read, name="asr-live-reader", daemon=True)
-        self._reader.start()
+    def _put(self, kind: str, pcm=SILENCE, **options: str | bool) -> None:
+        if self._link.error is not None:
+            self._raise_error()
+        if self._session.ending:
+            raise StreamClosed("the stream has ended and takes no more audio")
+        self._session.put(kind, pcm, **options)
+        self._link.flush()
+
+    def _wait(self, ready) -> None:
+        """Wait, holding the lock, until ready().  Raises the stream's error."""
         try:
-            with self._changed:
-                self._wait(lambda: self._session.started)
-        except BaseException:
-            self.close()
-            raise
-
-    def _is_complete(self) -> bool:
-        return self._session.done and self._error is None
-
-    def _has_room(self) -> bool:
-        return self._session.ending or len(self._session.in_flight) < self._max_in_flight
-
-    def _enqueue(self, kind: str, pcm=SILENCE) -> None:
-        if not self._session.in_flight:
-            self._last_progress_s = time.monotonic()
-        self._outbox.put(self._session.request(kind, pcm))
-
-    def _wait(self, ready: Callable[[], object]) -> None:
-        """Wait, holding the lock, until ready().  Raises the stream's error, a timeout included."""
-        while not ready():
-            if self._error is None and (remaining_s := self._remaining_s()) > 0:
-                self._changed.wait(remaining_s)
-                continue
-            if self._error is None:
-                self._fail(self._timeout_error())
+            self._link.wait(ready)
+        except ClientError:
             self._raise_error()
 
-    def _remaining_s(self) -> float:
-        """Seconds until the server must have answered, or else has dropped a stream so silent."""
-        idle_s = 0 if self._session.in_flight else self._session.idle_timeout_s
-        return self._last_progress_s + self._timeout_s + idle_s - time.monotonic()
-
-    def _timeout_error(self) -> ClientError:
-        if self._session.in_flight:
-            return ServerUnavailable(f"no answer from {self.url} for {self._timeout_s:g} s")
-        return StreamNotFound(
-            f"NOT_FOUND: nothing was sent for longer than {self._session.idle_timeout_s:g} s, "
-            "the server's idle limit; call keep_alive() in pauses"
-        )
+    def _is_complete(self) -> bool:
+        return self._session.done and self._link.error is None
 
     def _feed(self, chunks: Iterable[Samples]) -> None:
         try:
@@ -246,52 +266,25 @@ class LiveStream:
         finally:
             self.end()
 
-    def _read(self) -> None:
-        """The reader thread: answers into results, and whatever ends the call into an error."""
-        try:
-            for response in self._call:
-                self._accept(response)
-            self._fail(ServerUnavailable(f"{self.url} closed the stream"))
-        except grpc.RpcError as error:
-            self._fail(self._connection_error(error))
-        except Exception as error:  # an answer that this client cannot read
-            self._fail(ServerUnavailable(f"bad answer from {self.url}: {error!r}"))
-        finally:
-            self._outbox.put(None)
-
-    def _accept(self, response: service_pb2.ModelStreamInferResponse) -> None:
-        with self._changed:
-            self._last_progress_s = time.monotonic()
-            try:
-                self._session.accept(response)
-            except ClientError as error:
-                self._fail(error)
-                self.end()  # after a refusal too, Triton keeps its entry for this id until END
-            if self._session.ending and not self._session.in_flight:
-                self._outbox.put(None)  # the client's half of the call is over
-            self._changed.notify_all()
-
-    def _connection_error(self, error: grpc.RpcError) -> ClientError:
-        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-            state = "lost the connection to" if self._session.started else "cannot connect to"
-            return ServerUnavailable(f"{state} {self.url}: {error.details()}")
-        return error_from_message(f"{self.url}: {error.details()}")
-
-    def _fail(self, error: ClientError) -> None:
-        with self._changed:
-            if self._error is None and not self._session.done:
-                self._error = error
-                self._changed.notify_all()
-
     def _raise_error(self) -> NoReturn:
         if threading.current_thread() is not self._feeder:
             self._error_seen = True
-        raise self._error
+        raise self._link.error
 
     def _raise_feed_error(self) -> None:
         if self._feed_error is not None and not self._error_seen:
             self._error_seen = True
             raise self._feed_error
+
+
+def _kept(max_utterance_ms: int, max_replay_s: float) -> int:
+    """The longest utterance, so that it can be kept: it may become a little longer."""
+    longest_s = _LONGEST_UTTERANCE_MS / 1000 * _CUT_AT_LATEST
+    if not 1 <= max_replay_s <= longest_s:
+        valid = f"1 to {longest_s:g}"
+        raise InvalidArgument(f"INVALID_ARGUMENT: max_replay_s {max_replay_s}; valid: {valid}")
+    kept_ms = int(max_replay_s * 1000 / _CUT_AT_LATEST)
+    return min(max_utterance_ms or kept_ms, kept_ms)
 
 
 def transcribe_live(chunks: Iterable[Samples], **options) -> Iterator[Result]:

@@ -1,4 +1,4 @@
-"""What comes back: words, results of a live stream, whole transcripts."""
+"""What comes back: words, segments, results of a live stream, whole transcripts."""
 
 from __future__ import annotations
 
@@ -17,6 +17,23 @@ class Word:
 
 
 @dataclass(frozen=True)
+class Segment:
+    """An utterance: whole in a transcript; in a result, what that result adds to it.
+
+    reason: why it ended: endpoint, finalize, max_length, language, recovered or end.
+    """
+
+    segment: int  # its number in the stream, from 0
+    text: str  # in a result, that of a later segment begins with a space
+    words: tuple[Word, ...] = ()  # where words were asked for
+    language: str | None = None
+    is_final: bool = False  # it ends here; what follows is known only then
+    start_ms: int | None = None
+    end_ms: int | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
 class Result:
     """What one packet of a live stream newly fixed. Texts are appended and never revised."""
 
@@ -25,7 +42,9 @@ class Result:
     language: str | None = None  # detected so far
     is_final: bool = False  # the answer to the end of the stream
     audio_processed_ms: int | None = None  # known when words were asked for, and at the end
-    segment: int = 0
+    segment: int = 0  # the one that is running
+    segments: tuple[Segment, ...] = ()  # the text by segments; joined, their texts are `text`
+    finalized: bool = False  # the answer to `finalize`
 
     def to_dict(self) -> dict:
         """A dictionary that `json.dumps` takes."""
@@ -40,29 +59,26 @@ class Transcript:
     words: tuple[Word, ...] = ()
     language: str | None = None
     audio_processed_ms: int | None = None
+    segments: tuple[Segment, ...] = ()  # of a live stream: those that ended, whole
 
     def to_dict(self) -> dict:
         """A dictionary that `json.dumps` takes."""
         return asdict(self)
 
 
-def words_from_json(words: Iterable[Mapping] | None) -> tuple[Word, ...]:
-    """Words of a RESULT; fields that this version does not know are ignored."""
+def words_from_json(words: Iterable[Mapping] | None, offset_ms: int = 0) -> tuple[Word, ...]:
+    """Words of a RESULT; fields that this version does not know are ignored.
+
+    offset_ms: added to their times.
+    """
     return tuple(
-        Word(word["text"], word["start_ms"], word["end_ms"], word.get("confidence"))
+        Word(
+            word["text"],
+            word["start_ms"] + offset_ms,
+            word["end_ms"] + offset_ms,
+            word.get("confidence"),
+        )
         for word in words or ()
-    )
-
-
-def result_from_json(result: Mapping) -> Result:
-    """A live RESULT, parsed from JSON."""
-    return Result(
-        text=result["text"],
-        words=words_from_json(result.get("words")),
-        language=result.get("language"),
-        is_final=bool(result.get("is_final", False)),
-        audio_processed_ms=result.get("audio_processed_ms"),
-        segment=result.get("segment", 0),
     )
 
 

@@ -1,4 +1,4 @@
-"""One live stream without its connection: requests out, answers in, the transcript so far.
+"""One live stream without its connection: packets in, requests out, answers in, the transcript.
 
 No I/O, no locks, no clock: a client of threads and one of asyncio can both drive it.
 """
@@ -6,77 +6,223 @@ No I/O, no locks, no clock: a client of threads and one of asyncio can both driv
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-from . import wire
-from .results import Result, Transcript, Word, result_from_json
+from nemotron_asr.config import SAMPLE_RATE
 
-START, AUDIO, END = "start", "audio", "end"  # kinds of requests
-SILENCE = np.zeros(0, np.int16)
+from . import wire
+from .audio import MODEL_FORMAT, AudioFormat
+from .replay import AUDIO, END, SILENCE, START, Overlap, Packet, Tape
+from .results import Result, Segment, Transcript, Word, words_from_json
+
 _DEFAULT_IDLE_TIMEOUT_S = 60  # where the server does not say
 
 
-class StreamSession:
-    """The state of one stream; it begins with the request `start()`.
+@dataclass
+class _Given:
+    """What the caller was given of the running segment."""
 
-    options: the stream's request parameters.  words: ask for words with every packet.
+    text: str = ""
+    words: list[Word] = field(default_factory=list)
+
+
+class StreamSession:
+    """The state of one stream, over as many connections as it takes.
+
+    options: the stream's request parameters.  details: ask for RESULT with every packet.
     progress: keep a Result for every packet, not only where text, words or the end came.
+    replay: keep what `restart` needs.  format: of the samples.
     """
 
-    def __init__(self, options: Mapping[str, str | int], *, words: bool, progress: bool):
+    def __init__(
+        self,
+        options: Mapping[str, str | int | bool],
+        *,
+        details: bool,
+        progress: bool,
+        replay: bool = False,
+        format: AudioFormat = MODEL_FORMAT,
+    ):
         self.server: dict = {}  # what the server offers, from the answer to START
         self.results: deque[Result] = deque()  # not yet read
-        self.in_flight: deque[str] = deque()  # kinds of the requests without an answer, in order
-        self.started = self.ending = self.done = False  # START answered, END sent, END answered
-        self._options = options
-        self._words = words
+        self.in_flight: deque[Packet] = deque()  # sent on this connection, not answered
+        self.started = self.ending = self.done = False  # START answered, END put in, END answered
+        self.tape = Tape(options)
+        self._language = options.get("language")  # of the audio that is put in now
+        self._details = details
         self._progress = progress
-        self._sequence_id = wire.new_sequence_id()
+        self._replay = replay
+        self._format = format
+        self._waiting: deque[Packet] = deque()  # not sent on this connection
+        self._finished: list[Segment] = []
+        self._given = _Given()
         self._texts: list[str] = []
         self._all_words: list[Word] = []
-        self._last = Result("")  # the latest that came with language and time
+        self._last_language: str | None = None
+        self._processed_ms: int | None = None
+        self.restart()
 
     @property
     def idle_timeout_s(self) -> float:
         """How long the server keeps a stream that sends nothing, in seconds."""
         return self.server.get("idle_timeout_s", _DEFAULT_IDLE_TIMEOUT_S)
 
-    def request(self, kind: str, pcm: np.ndarray = SILENCE) -> service_pb2.ModelInferRequest:
-        """The next request, to be sent at once.  pcm: (n,) int16, n >= 0."""
-        self.in_flight.append(kind)
+    @property
+    def language(self) -> str | None:
+        """The language that was asked for, for the audio that is put in now."""
+        return self._language
+
+    @property
+    def unanswered(self) -> int:
+        """Packets that wait for their answers, or to be sent."""
+        return len(self.in_flight) + len(self._waiting)
+
+    def restart(self) -> None:
+        """Begin on a new connection, as a new stream of the server, from the running segment on."""
+        self.started = False
+        self._sequence_id = wire.new_sequence_id()
+        self._begin = self.tape.begin  # samples of the stream before this connection's
+        self._has_text = False  # this connection
+        self.in_flight.clear()
+        self._waiting = deque([Packet(START, options=self.tape.options), *self.tape])
+        given = self._given
+        self._overlap = Overlap(given.text, given.words) if given.text else None
+
+    def put(self, kind: str, pcm: np.ndarray = SILENCE, **options: str | bool) -> None:
+        """The next packet.  pcm: (n,) int16, n >= 0.  options: `finalize` or `language`."""
         self.ending = kind == END
+        self._language = options.get("language", self._language)
+        self._waiting.append(self.tape.add(kind, pcm, options))
+
+    def requests(self) -> Iterator[service_pb2.ModelInferRequest]:
+        """What is to be sent now: the START alone until it is answered, then all there is."""
+        while self._waiting and (self.started or self._waiting[0].kind == START):
+            packet = self._waiting.popleft()
+            self.in_flight.append(packet)
+            yield self._request(packet)
+
+    def end_request(self) -> service_pb2.ModelInferRequest:
+        """An END beside the packets: the server may forget what is on this connection."""
+        return wire.build_request(self._sequence_id, SILENCE, end=True)
+
+    def _request(self, packet: Packet) -> service_pb2.ModelInferRequest:
         return wire.build_request(
             self._sequence_id,
-            pcm,
-            start=kind == START,
-            end=kind == END,
-            options=self._options if kind == START else None,
-            with_result=self._words or kind != AUDIO,
+            packet.pcm,
+            start=packet.kind == START,
+            end=packet.kind == END,
+            options=packet.options,
+            with_result=self._details or packet.kind != AUDIO or bool(packet.options),
         )
 
-    def accept(self, response: service_pb2.ModelStreamInferResponse) -> str:
-        """Take the next answer.  Returns its request's kind; raises the error it is."""
-        kind = self.in_flight.popleft()
+    def accept(self, response: service_pb2.ModelStreamInferResponse) -> bool:
+        """Take the next answer; raises the error it is.
+
+        Returns whether the stream got on: False for what is only answered again.
+        """
+        packet = self.in_flight.popleft()
         answer = wire.parse_response(response)
-        self._texts.append(answer.text)
-        self.done = kind == END
-        if answer.result is None:
-            result = Result(answer.text)
-        else:
-            result = self._last = result_from_json({**answer.result, "is_final": self.done})
-            self._all_words += result.words
-        if kind == START:
-            self.server = answer.result.get("server", {})
+        again = packet.answered
+        result = answer.result or {}
+        if packet.kind == START:
+            self.server = result.get("server", {})
             self.started = True
-        if result.text or result.words or self.done or (self._progress and kind == AUDIO):
-            self.results.append(result)
-        return kind
+        else:
+            self.tape.answered(packet)
+            self.done = packet.kind == END
+            self._drop(result.get("segment_start_sample", 0))
+        pieces = tuple(self._pieces(answer, self._base_ms()))
+        self._keep(packet, result, pieces, again)
+        return packet.kind != START and not again
+
+    def _drop(self, segment_start: int) -> None:
+        """What is no longer needed.  segment_start: in samples of 16 kHz, of this connection."""
+        frames = round(segment_start * self._format.sample_rate / SAMPLE_RATE)
+        start = self._begin + frames * self._format.channels
+        self.tape.drop_before(start if self._replay else self.tape.answered_until)
+
+    def _base_ms(self) -> int:
+        """Where in the stream this connection's time 0 is."""
+        frames = self._begin // self._format.channels
+        return frames * 1000 // self._format.sample_rate
+
+    def _pieces(self, answer: wire.Answer, base_ms: int) -> Iterator[Segment]:
+        """What an answer adds to each segment, without what was given before."""
+        whole = answer.result or {"text": answer.text}
+        for piece in whole.get("segments", [{**whole, "is_final": False}]):
+            text = piece["text"]
+            words = words_from_json(piece.get("words") if self._details else (), base_ms)
+            if text and not self._has_text:  # the server knows of none before it
+                self._has_text = True
+                text = " " + text if self._finished else text
+            ends = piece["is_final"]
+            if self._overlap is not None:
+                text, words = self._without_overlap(text, words, ends, piece, base_ms)
+            self._given.text += text
+            self._given.words += words
+            times = {}
+            if ends:
+                times = {name: piece[name] + base_ms for name in ("start_ms", "end_ms")}
+                times["reason"] = piece["reason"]
+            new = Segment(len(self._finished), text, words, piece.get("language"), ends, **times)
+            if text or words or (ends and self._given.text):
+                yield new
+            if ends:
+                self._finish(new)
+
+    def _without_overlap(self, text: str, words, ends: bool, piece: dict, base_ms: int):
+        overlap = self._overlap
+        begun = bool(self._finished or self._given.text)
+        text, words = overlap.new(text, words, ends, begun)
+        if overlap.over or (ends and overlap.past(piece["end_ms"] + base_ms)):
+            self._overlap = None
+        return text, words
+
+    def _finish(self, last: Segment) -> None:
+        """A segment ends with this piece: keep it whole."""
+        given, self._given = self._given, _Given()
+        if given.text:
+            whole = replace(last, text=given.text.strip(), words=tuple(given.words))
+            self._finished.append(whole)
+
+    def _keep(self, packet: Packet, result: dict, pieces: tuple[Segment, ...], again: bool) -> None:
+        """Make the Result of an answer, where somebody wants to read it."""
+        if result:
+            self._last_language = result.get("language") or self._last_language
+            processed_ms = result.get("audio_processed_ms", 0) + self._base_ms()
+            self._processed_ms = max(processed_ms, self._processed_ms or 0)
+        text = "".join(piece.text for piece in pieces)
+        words = sum((piece.words for piece in pieces), ())
+        self._texts.append(text)
+        self._all_words += words
+        finalized = "finalize" in packet.options
+        progress = self._progress and packet.kind == AUDIO and not again
+        if not (pieces or self.done or finalized or progress):
+            return
+        ended = self.done and pieces
+        self.results.append(
+            Result(
+                text=text,
+                words=words,
+                language=self._last_language if result else None,
+                is_final=self.done,
+                audio_processed_ms=self._processed_ms if result else None,
+                segment=pieces[-1].segment if ended else len(self._finished),
+                segments=pieces,
+                finalized=finalized,
+            )
+        )
 
     def transcript(self) -> Transcript:
         """Everything so far."""
-        last = self._last
-        text = "".join(self._texts)
-        return Transcript(text, tuple(self._all_words), last.language, last.audio_processed_ms)
+        return Transcript(
+            "".join(self._texts),
+            tuple(self._all_words),
+            self._last_language,
+            self._processed_ms,
+            tuple(self._finished),
+        )

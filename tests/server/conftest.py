@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from safetensors.torch import load_file, save_file
 
 import reference
 from asr_server.launcher import TritonServer
@@ -18,6 +20,7 @@ from nemotron_asr import Recognizer
 ROOT = Path(__file__).parents[2]
 IDLE_TIMEOUT_S = 12.0  # longer than a busy machine holds up a test
 NUM_SLOTS = 72
+RELUCTANCE = 3.5  # added to blank
 
 
 @dataclass
@@ -34,13 +37,8 @@ class Served:
 def settings_for(checkpoint: Path, **changes) -> ServerSettings:
     """A server on this checkpoint, on free ports."""
     ports = {"http_port": 0, "grpc_port": 0, "metrics_port": 0}
-    return ServerSettings(
-        model_repository=ROOT / "model_repository",
-        checkpoint=checkpoint,
-        device="cpu",
-        **ports,
-        **changes,
-    )
+    usual = {"model_repository": ROOT / "model_repository", "device": "cpu", **ports}
+    return ServerSettings(checkpoint=checkpoint, **{**usual, **changes})
 
 
 @pytest.fixture(scope="session")
@@ -65,3 +63,22 @@ def demo_server(demo_checkpoint):
     """A server on the bundled checkpoint."""
     with TritonServer(settings_for(demo_checkpoint)) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def pausing_checkpoint(checkpoints, tmp_path_factory) -> Path:
+    """The tiny checkpoint, more reluctant to speak: it falls silent at times, so utterances end."""
+    directory = tmp_path_factory.mktemp("pausing") / "checkpoint"
+    shutil.copytree(checkpoints("tiny"), directory)
+    weights = load_file(directory / "model.safetensors")
+    weights["joint.head.bias"][-1] += RELUCTANCE
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    return directory
+
+
+@pytest.fixture(scope="session")
+def live_repository(tmp_path_factory) -> Path:
+    """A model repository of live streams alone: it starts faster."""
+    directory = tmp_path_factory.mktemp("live_repository")
+    shutil.copytree(ROOT / "model_repository" / "asr_streaming", directory / "asr_streaming")
+    return directory

@@ -205,7 +205,7 @@ def test_an_idle_stream_expires_and_an_empty_packet_keeps_alive(served, raw):
 
 
 def test_a_client_that_pauses_too_long_learns_it(served):
-    with LiveStream(served.server.grpc_address) as stream:
+    with LiveStream(served.server.grpc_address, reconnect_s=0) as stream:
         stream.send(pcm(8000, 2))
         time.sleep(IDLE_TIMEOUT_S + 1)
         stream.send(pcm(8000, 2))

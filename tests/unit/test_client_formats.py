@@ -62,6 +62,7 @@ def test_without_words_files_are_empty_and_valid():
         "words": [],
         "language": None,
         "audio_processed_ms": None,
+        "segments": [],
     }
 
 

@@ -11,14 +11,24 @@ from tritonclient.grpc import service_pb2
 
 from asr_client import wire
 from asr_client.errors import ServerError, StreamNotFound
+from asr_client.replay import AUDIO, END, SILENCE
 from asr_client.results import Word
-from asr_client.session import AUDIO, END, START, StreamSession
+from asr_client.session import StreamSession
 
 OPTIONS = {"language": "en-US", "latency_ms": 320, "sample_rate": 16_000}
 
 
 def session(**kwargs) -> StreamSession:
-    return StreamSession(OPTIONS, **{"words": False, "progress": False, **kwargs})
+    return StreamSession(OPTIONS, **{"details": False, "progress": False, **kwargs})
+
+
+def sent(stream: StreamSession, *kinds: str, pcm=SILENCE) -> list:
+    """The requests of a stream that begins with packets of these kinds, its START answered."""
+    requests = list(stream.requests())
+    stream.accept(response("", server={"slots": 3, "idle_timeout_s": 9}))
+    for kind in kinds:
+        stream.put(kind, pcm)
+    return requests + list(stream.requests())
 
 
 def response(text: str, **result) -> service_pb2.ModelStreamInferResponse:
@@ -38,7 +48,7 @@ def refusal(message: str) -> service_pb2.ModelStreamInferResponse:
 
 def test_requests_carry_audio_flags_and_options_once():
     stream = session()
-    start, audio, end = (stream.request(kind) for kind in (START, AUDIO, END))
+    start, audio, end = sent(stream, AUDIO, END)
     flags = [
         (r.parameters["sequence_start"].bool_param, r.parameters["sequence_end"].bool_param)
         for r in (start, audio, end)
@@ -55,16 +65,21 @@ def test_requests_carry_audio_flags_and_options_once():
 
 
 def test_audio_is_little_endian_pcm16():
-    request = session().request(AUDIO, np.array([1, -2], np.int16))
+    _start, request = sent(session(), AUDIO, pcm=np.array([1, -2], np.int16))
     assert request.raw_input_contents[0] == b"\x01\x00\xfe\xff"
     assert list(request.inputs[0].shape) == [1, 2]
 
 
-@pytest.mark.parametrize(("words", "asked"), [(False, ["TEXT"]), (True, ["TEXT", "RESULT"])])
-def test_result_is_asked_for_only_where_it_is_used(words, asked):
-    stream = session(words=words)
-    outputs = {k: [o.name for o in stream.request(k).outputs] for k in (START, AUDIO, END)}
-    assert outputs == {START: ["TEXT", "RESULT"], AUDIO: asked, END: ["TEXT", "RESULT"]}
+@pytest.mark.parametrize(("details", "asked"), [(False, ["TEXT"]), (True, ["TEXT", "RESULT"])])
+def test_result_is_asked_for_only_where_it_is_used(details, asked):
+    stream = session(details=details)
+    requests = sent(stream, AUDIO)
+    stream.put(AUDIO, finalize=True)
+    stream.put(AUDIO, language="de-DE")
+    stream.put(END)
+    outputs = [[o.name for o in r.outputs] for r in [*requests, *stream.requests()]]
+    both = ["TEXT", "RESULT"]
+    assert outputs == [both, asked, both, both, both]
 
 
 def test_ids_are_random_63_bit_numbers():
@@ -75,18 +90,16 @@ def test_ids_are_random_63_bit_numbers():
 
 
 def test_text_words_and_language_add_up():
-    stream = session(words=True)
+    stream = session(details=True)
     word = {"text": "hi", "start_ms": 0, "end_ms": 80, "confidence": 0.5, "new_field": 1}
-    for kind in (START, AUDIO, AUDIO, AUDIO, END):
-        stream.request(kind)
-    stream.accept(response("", server={"slots": 3, "idle_timeout_s": 9}))
+    sent(stream, AUDIO, AUDIO, AUDIO, END)
     assert stream.started
     stream.accept(response("h", words=[]))
     stream.accept(response("", words=[]))
     stream.accept(response("i", words=[word], language="en-US", audio_processed_ms=80))
     stream.accept(response(" there", words=[], language="en-US", audio_processed_ms=160))
     assert stream.done
-    assert not stream.in_flight
+    assert not stream.unanswered
     assert [r.text for r in stream.results] == ["h", "i", " there"]
     assert [r.is_final for r in stream.results] == [False, False, True]
     transcript = stream.transcript()
@@ -98,23 +111,48 @@ def test_text_words_and_language_add_up():
 
 def test_progress_keeps_a_result_for_every_packet():
     stream = session(progress=True)
-    for kind in (START, AUDIO, AUDIO, END):
-        stream.request(kind)
-    stream.accept(response("", server={}))
+    sent(stream, AUDIO, AUDIO, END)
     for _ in range(2):
         stream.accept(response(""))
     stream.accept(response("", words=[]))
     assert [r.is_final for r in stream.results] == [False, False, True]
 
 
+def test_nothing_is_sent_before_the_start_is_answered():
+    stream = session()
+    stream.put(AUDIO)
+    assert len(list(stream.requests())) == 1
+    assert not list(stream.requests())
+    stream.accept(response("", server={}))
+    assert len(list(stream.requests())) == 1
+
+
 def test_an_error_is_raised_and_counted_as_an_answer():
     stream = session()
-    stream.request(START)
-    stream.request(AUDIO)
+    stream.put(AUDIO)
+    list(stream.requests())
     with pytest.raises(StreamNotFound):
         stream.accept(refusal("NOT_FOUND: no stream"))
-    assert list(stream.in_flight) == [AUDIO]
+    assert not stream.in_flight
     assert not stream.started
+
+
+def test_pieces_become_segments():
+    stream = session(details=True)
+    sent(stream, AUDIO, AUDIO, END)
+    piece = {"segment": 0, "words": [], "language": "en-US"}
+    ended = {"is_final": True, "start_ms": 0, "end_ms": 800, "reason": "endpoint"}
+    more = {**piece, "segment": 1, "text": " more", "is_final": False}
+    stream.accept(response("one", segment=0))
+    both = [{**piece, "text": " two", **ended}, more]
+    stream.accept(response(" two more", segment=1, segments=both))
+    assert [(s.segment, s.text) for s in stream.results[1].segments] == [(0, " two"), (1, " more")]
+    assert (stream.results[1].segment, stream.transcript().segments[0].text) == (1, "one two")
+    last = {**piece, **ended, "segment": 1, "text": "", "start_ms": 800, "end_ms": 900}
+    stream.accept(response("", segment=1, segments=[{**last, "reason": "end"}]))
+    assert [s.text for s in stream.transcript().segments] == ["one two", "more"]
+    assert [s.reason for s in stream.transcript().segments] == ["endpoint", "end"]
+    assert [r.segment for r in stream.results] == [0, 1, 1]
 
 
 def test_an_answer_without_text_is_an_error():

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.server
 def test_a_model_that_dies_is_an_error_in_time():
     with (
         TritonServer(settings()) as dying,
-        LiveStream(dying.grpc_address, language="crash", timeout_s=5) as stream,
+        LiveStream(dying.grpc_address, language="crash", timeout_s=5, reconnect_s=0) as stream,
     ):
         begin_s = time.monotonic()
         stream.send(PCM)
@@ -31,7 +31,7 @@ def test_a_model_that_dies_is_an_error_in_time():
 def test_a_server_that_dies_is_an_error_at_once():
     with TritonServer(settings()) as dying, OfflineClient(dying.http_url) as client:
         assert isinstance(client.transcribe(wav(PCM)), Transcript)
-        stream = LiveStream(dying.grpc_address)
+        stream = LiveStream(dying.grpc_address, reconnect_s=0)
         stream.send(PCM[:5120])
         assert next(stream.results()).text
         os.kill(dying.pid, signal.SIGKILL)

@@ -80,7 +80,7 @@ def test_send_waits_for_the_server_when_too_much_is_under_way(url):
 
 def test_an_answer_that_does_not_come_is_an_error(url):
     begin_s = time.monotonic()
-    with LiveStream(url, language="slow", timeout_s=0.3) as stream:
+    with LiveStream(url, language="slow", timeout_s=0.3, reconnect_s=0) as stream:
         stream.send(PCM[:100])
         with pytest.raises(ServerUnavailable, match=r"no answer from .* for 0\.3 s"):
             stream.finish()
@@ -88,7 +88,7 @@ def test_an_answer_that_does_not_come_is_an_error(url):
 
 
 def test_a_pause_beyond_the_servers_limit_is_an_error_and_keep_alive_prevents_it(url):
-    with LiveStream(url, timeout_s=0.3) as stream:
+    with LiveStream(url, timeout_s=0.3, reconnect_s=0) as stream:
         kept_s = time.monotonic() + IDLE_TIMEOUT_S + 0.5
         while time.monotonic() < kept_s:
             stream.keep_alive()
