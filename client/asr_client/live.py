@@ -13,7 +13,7 @@ outlives that connection and the server: what may be lost is kept, and sent agai
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NoReturn
 
 from nemotron_asr.errors import AsrError
@@ -42,6 +42,9 @@ class LiveStream:
     sample_rate: Hz, of the samples that will be sent, one of `server["sample_rates"]`.
     channels: how many, interleaved; they are mixed.  encoding: "pcm16", or G.711's "mulaw", "alaw".
     punctuation, capitals: False for a text without.  profanity: "mask" for a letter and asterisks.
+    languages: with language auto, those that alone may be detected.
+    phrases: words and phrases to expect, a list or "Quilter; Rocky Ithaca^2", the second counting
+    twice.  boost: how much they are favoured.
     endpoint_ms: silence that ends an utterance.  max_utterance_ms: what is longer ends at the next
     pause.  recover_ms: speech without text after which the model begins afresh.  0: none of it.
     words: whether results carry words with times (text alone is cheaper).
@@ -79,6 +82,9 @@ class LiveStream:
         punctuation: bool = True,
         capitals: bool = True,
         profanity: str = "keep",
+        languages: Sequence[str] | str = "",
+        phrases: Sequence[str] | str = "",
+        boost: float = 1.0,
         endpoint_ms: int = 0,
         max_utterance_ms: int = 0,
         recover_ms: int = 0,
@@ -97,7 +103,8 @@ class LiveStream:
         options = {"language": language, "latency_ms": latency_ms, "sample_rate": sample_rate}
         options |= unusual(
             channels=channels, punctuation=punctuation, capitals=capitals, profanity=profanity,
-            endpoint_ms=endpoint_ms, max_utterance_ms=max_utterance_ms, recover_ms=recover_ms,
+            languages=languages, phrases=phrases, boost=boost, endpoint_ms=endpoint_ms,
+            max_utterance_ms=max_utterance_ms, recover_ms=recover_ms,
         )  # fmt: skip
         segmented = bool(endpoint_ms or max_utterance_ms or recover_ms)
         self._session = StreamSession(

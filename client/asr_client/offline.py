@@ -6,7 +6,7 @@ import json
 import queue
 import struct
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -49,12 +49,18 @@ class OfflineClient:
         punctuation: bool = True,
         capitals: bool = True,
         profanity: str = "keep",
+        languages: Sequence[str] | str = "",
+        phrases: Sequence[str] | str = "",
+        boost: float = 1.0,
     ) -> Transcript:
         """Transcribe one file: its path, or its bytes (WAV, FLAC, OGG, MP3, M4A, WebM, any rate).
 
         latency_ms: how far the model looks ahead; more is more accurate.
         channel: "mix", or the number of the one to hear, from 0.
         punctuation, capitals: False for a text without.  profanity: "mask" for asterisks.
+        languages: with language auto, those that alone may be detected.
+        phrases: words and phrases to expect, a list or "Quilter; Rocky Ithaca^2", the second
+        counting twice.  boost: how much they are favoured.
         Raises InvalidArgument (file, option), ServerUnavailable or ServerError.
         """
         data = audio if isinstance(audio, bytes) else _read(Path(audio))
@@ -62,8 +68,9 @@ class OfflineClient:
             raise InvalidArgument("INVALID_ARGUMENT: the audio file is empty")
         options = {"language": language, "latency_ms": latency_ms}
         options |= unusual(
-            channel=channel, punctuation=punctuation, capitals=capitals, profanity=profanity
-        )
+            channel=channel, punctuation=punctuation, capitals=capitals, profanity=profanity,
+            languages=languages, phrases=phrases, boost=boost,
+        )  # fmt: skip
         header, body = _request(data, options)
         response = self._post(header, body)
         return transcript_from_json(json.loads(_output(response, "RESULT")))

@@ -9,7 +9,7 @@ import click
 
 from nemotron_asr.config import LOOKAHEAD_BY_LATENCY_MS
 from nemotron_asr.errors import AsrError
-from nemotron_asr.options import AUTO, Option, Options, option_table
+from nemotron_asr.options import AUTO, Option, Options, Written, option_table
 
 _FLAGS = {"sample_rate": "rate"}  # where the flag is not called like the option
 _DEFAULTS = {field.name: field.default for field in fields(Options)}
@@ -54,5 +54,8 @@ def _flag(option: Option, default: object) -> Callable:
     shown = {"default": default, "show_default": True, "help": option.help}
     if option.valid == (True, False):
         return click.option(f"--{name}/--no-{name}", option.name, **shown)
-    kind = str if option.name == "language" else _OneOf(option)
+    if option.name == "language" or isinstance(option.valid, Written):  # the server reads those
+        kind = type(default)
+    else:
+        kind = _OneOf(option)
     return click.option(f"--{name}", option.name, type=kind, **shown)

@@ -70,10 +70,17 @@ def _set_parameter(parameter: service_pb2.InferParameter, value: str | int | boo
         parameter.string_param = str(value)
 
 
-def unusual(**options: str | int | bool) -> dict[str, str | int | bool]:
+def unusual(**options: str | float | bool | list) -> dict[str, str | int | bool]:
     """Those options that are not what the server takes anyway: an older one may not know them."""
     usual = {field.name: field.default for field in fields(Options)}
-    return {name: value for name, value in options.items() if value != usual[name]}
+    return {name: _plain(value) for name, value in options.items() if value != usual[name]}
+
+
+def _plain(value: str | float | bool | list) -> str | int | bool:
+    """As what every protocol has."""
+    if isinstance(value, (list, tuple)):
+        return json.dumps(value)
+    return str(value) if isinstance(value, float) else value
 
 
 def parse_response(response: service_pb2.ModelStreamInferResponse) -> Answer:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .config import HOP, SUBSAMPLING
 from .encoder import num_encoder_frames
 from .features import FRAME_REACH, first_sample_of, num_mel_frames
+
+if TYPE_CHECKING:
+    from .biasing import Bias
 
 LEAD = SUBSAMPLING - 1  # mel frames before encoder frame 0's own; see encoder.py
 INT16_SCALE = 1.0 / 32768.0
@@ -23,6 +27,7 @@ class Chunk:
     first_frame: int  # encoder frames done before
     num_samples: int | None  # length of the whole stream, None while it goes on
     prompt_id: int
+    bias: Bias | None = None  # of a stream that has phrases or languages; decoding moves it on
 
     @property
     def first_mel(self) -> int:

@@ -7,12 +7,15 @@ leaves every decision on the device, so that the host waits once in many symbols
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
 from .model import NemotronAsr, PredictionState
+
+if TYPE_CHECKING:
+    from .biasing import Bias
 
 JOINT_ROWS = 16  # frames evaluated at once: a wider batch of rows looks fewer frames ahead
 LOOPING_JOINT_ROWS = 512  # the same on a GPU, where so few take hardly longer than one
@@ -24,7 +27,7 @@ class Token(NamedTuple):
 
     id: int
     frame: int  # encoder frame of the stream, 80 ms each
-    confidence: float  # the joint's posterior of this piece, in [0, 1]
+    confidence: float  # the joint's own posterior of this piece, in [0, 1]
 
 
 def greedy_decode(
@@ -34,6 +37,7 @@ def greedy_decode(
     first_frame: list[int],
     state: PredictionState,
     slots: list[int] | None = None,
+    biases: list[Bias | None] | None = None,
 ) -> list[list[Token]]:
     """Decode the next frames of each row.
 
@@ -41,6 +45,7 @@ def greedy_decode(
     first_frame: index of each row's first frame in its stream.
     state: the streams' prediction states, which this call moves on.
     slots: the row of `state` that each stream has; the first B where not given.
+    biases: what the streams that have phrases or languages are drawn to, which this call moves on.
     Returns the tokens of each row. Blank leaves the state alone, so the joint looks at a window of
     frames at once for the first that is not blank; only rows that emitted step the LSTM. After
     `max_symbols_per_step` symbols on one frame the next one follows.
@@ -58,7 +63,8 @@ def greedy_decode(
             _index(x, f) for x in (rows, [at[b] for b in rows], [num_frames[b] for b in rows])
         )
         g = state.g[_index([slots[b] for b in rows], f)]
-        found = _next_symbols(net, f, g, row, start, stop, window)
+        biased = {r: biases[b] for r, b in enumerate(rows) if biases[b]} if biases else {}
+        found = _next_symbols(net, f, g, row, start, stop, window, biased)
         emitted = {}
         for b, is_hit, skipped, id_, confidence in zip(
             rows, *(x.tolist() for x in found), strict=True
@@ -70,6 +76,8 @@ def greedy_decode(
                 continue
             tokens[b].append(Token(id_, first_frame[b] + at[b], confidence))
             emitted[slots[b]] = id_
+            if biases and biases[b]:
+                biases[b].push(id_)
             symbols[b] += 1
             if symbols[b] == max_symbols:
                 at[b] += 1
@@ -200,18 +208,60 @@ def _next_symbols(
     start: torch.Tensor,
     stop: torch.Tensor,
     window: int,
+    biased: dict[int, Bias] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """For each row the first symbol that is not blank within `window` frames from its start.
 
     f: (B, E, J).  row, start, stop: (R,) int64 rows of f, their next frame and where they end.
-    g: (R, J).  Returns, each (R,): whether there is one, bool; the frames before it, `window` where
-    there is none, int64; its id, int64, and its posterior, float32, anything where there is none.
+    g: (R, J).  biased: those that have a bias, by row of g.
+    Returns, each (R,): whether there is one, bool; the frames before it, `window` where there is
+    none, int64; its id, int64, and its posterior, float32, anything where there is none.
     """
     frame = start[:, None] + torch.arange(window, device=f.device)  # (R, W)
     near = f[row[:, None], frame.clamp_max(f.shape[1] - 1)]  # (R, W, J)
     logits = net.joint(near, g[:, None])  # (R, W, V)
-    spoken = (logits.argmax(-1) != net.config.blank_token_id) & (frame < stop[:, None])
+    said = logits.argmax(-1)  # (R, W)
+    if biased:
+        biased_rows = _index(list(biased), f)
+        said[biased_rows] = _choose(
+            logits[biased_rows].float(), list(biased.values()), net.config.blank_token_id
+        )
+    spoken = (said != net.config.blank_token_id) & (frame < stop[:, None])
     hit, offset = spoken.max(dim=1)  # the first frame that is not blank
     best = logits[torch.arange(len(row), device=f.device), offset].float()  # (R, V)
-    log_posterior, ids = best.log_softmax(-1).max(-1)
+    log_posteriors = best.log_softmax(-1)
+    log_posterior, ids = log_posteriors.max(-1)
+    if biased:
+        ids[biased_rows] = said[biased_rows, offset[biased_rows]]
+        log_posterior = log_posteriors.gather(1, ids[:, None])[:, 0]
     return hit, offset.masked_fill(~hit, window), ids, log_posterior.exp()
+
+
+def _choose(scores: torch.Tensor, biases: list[Bias], blank: int) -> torch.Tensor:
+    """What rows with a bias say.  scores: (R, W, V) float32 logits, changed in place.
+
+    Where blank is best it stays: phrases decide what is said, not when. Raised over blank, a piece
+    would come before its sound, or several times on the same frame.
+    Returns (R, W) int64 ids.
+    """
+    for row, bias in zip(scores, biases, strict=True):
+        if bias.tags is not None:
+            _move_tags(row, *bias.tags)
+    silent = scores.argmax(-1) == blank
+    for row, bias in zip(scores, biases, strict=True):
+        if (bonus := bias.bonus()) is not None:
+            row[:, bonus[0]] += bonus[1]
+    scores[:, :, blank] = float("-inf")
+    return scores.argmax(-1).masked_fill(silent, blank)
+
+
+def _move_tags(scores: torch.Tensor, allowed: torch.Tensor, others: torch.Tensor) -> None:
+    """Let the best allowed tag stand for the best of all.  scores: (W, V), changed in place.
+
+    Masked alone, a tag would leave its place to some piece of text that the model did not hear.
+    allowed, others: (n,) int64 ids, others at least one.
+    """
+    if len(allowed):
+        lead = scores[:, others].amax(-1) - scores[:, allowed].amax(-1)  # (W,)
+        scores[:, allowed] += lead.clamp_min(0.0)[:, None]
+    scores[:, others] = float("-inf")

@@ -5,10 +5,11 @@ An option is a field of `Options` and a row of `option_table`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 
-from . import pcm
+from . import pcm, phrases
 from .config import LOOKAHEAD_BY_LATENCY_MS, SAMPLE_RATE
 from .errors import invalid
 from .pcm import MIX
@@ -16,6 +17,7 @@ from .pcm import MIX
 SAMPLE_RATES = (SAMPLE_RATE,)  # what the engine takes
 AUTO = "auto"
 KEEP, MASK = "keep", "mask"
+MAX_BOOST = 20.0
 LIVE, PACKET, FILE = "live", "packet", "file"  # of a stream, of any of its packets, of a file
 
 
@@ -31,6 +33,9 @@ class Options:
     punctuation: bool = True
     capitals: bool = True
     profanity: str = KEEP
+    languages: str = ""
+    phrases: str = ""
+    boost: float = 1.0
     endpoint_ms: int = 0
     max_utterance_ms: int = 0
     recover_ms: int = 0
@@ -47,11 +52,22 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Written:
+    """Values that are written in some way, where they cannot be listed."""
+
+    read: Callable[[object], str | float]  # raises ValueError, naming what is not valid
+    shown: str
+
+    def __contains__(self, value: object) -> bool:
+        return self.read(value) == value
+
+
+@dataclass(frozen=True)
 class Option:
     """One option: its name, its values, what it means, and who has it."""
 
     name: str
-    valid: tuple | range
+    valid: tuple | range | Written
     help: str
     of: tuple[str, ...] = (LIVE, FILE)
 
@@ -60,6 +76,11 @@ class Option:
 
         Raises AsrError INVALID_ARGUMENT naming the value and the valid ones.
         """
+        if isinstance(self.valid, Written):
+            try:
+                return self.valid.read(value)
+            except ValueError as error:
+                raise invalid(f"{self.name}: {error}; valid: {self.shown()}") from error
         if isinstance(self.valid, range):
             if _spelling(value).isdecimal() and int(_spelling(value)) in self.valid:
                 return int(_spelling(value))
@@ -71,6 +92,8 @@ class Option:
 
     def shown(self, between: str = ", ") -> str:
         """The valid values, for people."""
+        if isinstance(self.valid, Written):
+            return self.valid.shown
         if isinstance(self.valid, range):
             return f"{self.valid[0]} to {self.valid[-1]}"
         return between.join(_shown(value) for value in self.valid)
@@ -85,11 +108,31 @@ def _spelling(value: object) -> str:
     return str(value).strip().lower().replace("_", "-")
 
 
+def read_languages(valid: Iterable[str], value: object) -> str:
+    """Languages to one way of writing them: de-DE,en-US; "" for none."""
+    names = {_spelling(name): name for name in valid if name != AUTO}
+    wanted = phrases.listed(value, ",")
+    unknown = [item for item in wanted if _spelling(item) not in names]
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is not supported")
+    return ",".join(sorted({names[_spelling(item)] for item in wanted}))
+
+
+def read_boost(value: object) -> float:
+    try:
+        number = float(_spelling(value))
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= MAX_BOOST:
+        raise ValueError(f"{value!r} is not supported")
+    return number
+
+
 def option_table(languages: Iterable[str], latencies_ms: Iterable[int]) -> dict[str, Option]:
     """Every option by name.  languages, latencies_ms: what the loaded model offers."""
-    flag = (True, False)
+    flag, languages = (True, False), sorted(languages)
     options = [
-        Option("language", tuple(sorted(languages)), "Spoken language, or auto."),
+        Option("language", tuple(languages), "Spoken language, or auto."),
         Option("latency_ms", tuple(sorted(latencies_ms)), "Milliseconds that the model waits."),
         Option("sample_rate", pcm.SAMPLE_RATES, "Hz, of the samples that are sent.", of=(LIVE,)),
         Option(
@@ -107,6 +150,24 @@ def option_table(languages: Iterable[str], latencies_ms: Iterable[int]) -> dict[
         Option("punctuation", flag, "Punctuation in the text."),
         Option("capitals", flag, "Capital letters in the text."),
         Option("profanity", (KEEP, MASK), "mask: offensive words as a letter and asterisks."),
+        Option(
+            "languages",
+            Written(
+                partial(read_languages, languages),
+                f"some of {', '.join(name for name in languages if name != AUTO)}",
+            ),
+            "With language auto: the only languages that may be detected, between commas.",
+        ),
+        Option(
+            "phrases",
+            Written(phrases.read_phrases, phrases.SYNTAX),
+            "Words and phrases to expect, between semicolons; Quilter^2 counts twice.",
+        ),
+        Option(
+            "boost",
+            Written(read_boost, f"0 to {MAX_BOOST:g}"),
+            "How much phrases are favoured; more finds more of them, also where they are not.",
+        ),
         Option(
             "endpoint_ms",
             range(10_001),
@@ -150,7 +211,17 @@ def parse_options(
         if name not in known:
             raise invalid(_unknown(name, table, known, of))
         values[name] = table[name].read(value)
-    return Options(**values)
+    return _with_one_language(Options(**values))
+
+
+def _with_one_language(options: Options) -> Options:
+    """Where one language alone may be detected it is given."""
+    allowed = options.languages.split(",")
+    if not options.languages or options.language in allowed:
+        return options
+    if options.language != AUTO:
+        raise invalid(f"language {options.language!r} is not among languages {options.languages!r}")
+    return replace(options, language=allowed[0]) if len(allowed) == 1 else options
 
 
 def _unknown(name: str, table: dict[str, Option], known: list[str], of: str) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
 
 from . import recordings
+from .biasing import Bias, Boost, split_tags
 from .chunks import Chunk
 from .config import (
     LOOKAHEAD_BY_LATENCY_MS,
@@ -24,8 +26,12 @@ from .errors import invalid
 from .features import LogMel, first_sample_of, num_mel_frames, span_of
 from .model import NemotronAsr, PredictionState
 from .options import AUTO, FILE, LIVE, Options, parse_options
-from .text import TextAssembler, Word
+from .phrase_trie import PhraseTrie, PieceTrie, fold
+from .phrases import parse_phrases
+from .text import TextAssembler, Word, tag_language
 from .text_rules import WordList, text_rules
+
+BOOSTS_KEPT = 16  # lists of phrases that are ready for the next stream with the same
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,7 @@ class Recognizer:
             ms for ms, lookahead in LOOKAHEAD_BY_LATENCY_MS.items() if lookahead in supported
         )
         self._positions: dict[int, Positions] = {}
+        self._boost = lru_cache(BOOSTS_KEPT)(self._make_boost)
 
     @property
     def config(self) -> ModelConfig:
@@ -104,6 +111,41 @@ class Recognizer:
         """Read a recording's parameters; the longest lookahead where none is given."""
         default_ms = max(self.latencies_ms)
         return parse_options(parameters, self.languages, self.latencies_ms, default_ms, FILE)
+
+    @cached_property
+    def piece_trie(self) -> PieceTrie:
+        """The vocabulary for phrases; made on first use, which takes half a second."""
+        return PieceTrie(self.pieces)
+
+    @cached_property
+    def tags(self) -> dict[int, str]:
+        """The languages of the pieces that are tags, by id."""
+        tags = {id_: tag_language(piece) for id_, piece in enumerate(self.pieces)}
+        return {id_: language for id_, language in tags.items() if language is not None}
+
+    def bias(self, options: Options, prompt_id: int) -> Bias | None:
+        """What an utterance is drawn to by its phrases and languages; None where it has none.
+
+        prompt_id: of the language that it is in; only with that of auto do `languages` matter.
+        Raises AsrError INVALID_ARGUMENT for a phrase with letters that the model cannot write.
+        """
+        boost = tags = None
+        if options.phrases and options.boost:
+            boost = self._boost(options.phrases, options.boost)
+        if options.languages and prompt_id == self.config.default_prompt_id:
+            allowed = options.languages.split(",")
+            tags = split_tags(allowed, self.tags, self.prompts, self.device)
+        return Bias(boost, tags) if boost or tags else None
+
+    def _make_boost(self, phrases: str, boost: float) -> Boost:
+        parsed = parse_phrases(phrases)
+        for phrase in parsed:
+            if unknown := sorted(set(fold(phrase.text)) - self.piece_trie.alphabet):
+                raise invalid(
+                    f"phrases: {phrase.text!r} has {unknown[0]!r}, which no piece of this model's "
+                    "vocabulary has; valid: phrases that the model can write"
+                )
+        return Boost(PhraseTrie(self.piece_trie, parsed), boost, self.device)
 
     def fresh_encoder(self, batch: int, frames_per_call: int) -> EncoderState:
         return EncoderState.fresh(
@@ -169,10 +211,29 @@ class Recognizer:
         first_frame: list[int],
         state: PredictionState,
         slots: list[int] | None = None,
+        biases: list[Bias | None] | None = None,
     ) -> list[list[Token]]:
-        """Greedy RNN-T on (B, E, J); see `greedy_decode`."""
-        decode = greedy_decode if self.device.type == "cpu" else looping_decode
-        return decode(self.net, f, num_frames, first_frame, state, slots)
+        """Greedy RNN-T on (B, E, J); see `greedy_decode`.
+
+        Streams with a bias wait for the host after each symbol, also on a GPU, the others do not.
+        """
+        if self.device.type == "cpu":
+            return greedy_decode(self.net, f, num_frames, first_frame, state, slots, biases)
+        if biases is None or not any(biases):
+            return looping_decode(self.net, f, num_frames, first_frame, state, slots)
+        slots = list(range(len(num_frames))) if slots is None else slots
+        tokens: list[list[Token]] = [[] for _ in num_frames]
+        for biased in (True, False):
+            rows = [b for b, bias in enumerate(biases) if bool(bias) == biased]
+            if not rows:
+                continue
+            parts = ([x[b] for b in rows] for x in (num_frames, first_frame, slots, biases))
+            valid, first, own, their = parts
+            args = self.net, f[rows], valid, first, state, own
+            new = greedy_decode(*args, their) if biased else looping_decode(*args)
+            for b, row in zip(rows, new, strict=True):
+                tokens[b] = row
+        return tokens
 
     def step(
         self,
@@ -192,18 +253,30 @@ class Recognizer:
         num_mel = [None if r.num_samples is None else num_mel_frames(r.num_samples) for r in rows]
         f = self.encode(mel, num_mel, [r.prompt_id for r in rows], lookahead, encoder, slots)
         valid = [r.valid_frames(num_frames) for r in rows]
-        return self.decode(f, valid, [r.first_frame for r in rows], prediction, slots)
+        first_frame, biases = [r.first_frame for r in rows], [r.bias for r in rows]
+        return self.decode(f, valid, first_frame, prediction, slots, biases)
 
     def transcribe(
-        self, audio: Sequence[np.ndarray], language: str = AUTO, latency_ms: int | None = None
+        self,
+        audio: Sequence[np.ndarray],
+        language: str = AUTO,
+        latency_ms: int | None = None,
+        *,
+        languages: Sequence[str] | str = "",
+        phrases: Sequence[str] | str = "",
+        boost: float = Options.boost,
     ) -> list[Transcription]:
         """Transcribe whole recordings: 16 kHz mono, float32 in [-1, 1] or int16, any length.
 
         latency_ms: one of `latencies_ms`; the longest, and so the most accurate, by default.
+        languages: with auto, those that alone may be detected.
+        phrases: words and phrases to expect; "Quilter^2" counts twice.  boost: how much they are
+        favoured, in nats.
         Long ones go through in stretches of 9 s, so that memory does not grow with the square of
         their length. Raises AsrError INVALID_ARGUMENT for other arrays, NaN, or bad options.
         """
         parameters = {"language": language, "latency_ms": latency_ms}
+        parameters |= {"languages": languages, "phrases": phrases, "boost": boost}
         options = self.file_options({k: v for k, v in parameters.items() if v is not None})
         audio = [check_samples(samples) for samples in audio]
         tokens = recordings.to_tokens(self, audio, options)

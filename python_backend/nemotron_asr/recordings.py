@@ -22,6 +22,7 @@ from .features import num_mel_frames
 from .options import Options
 
 if TYPE_CHECKING:
+    from .biasing import Bias
     from .recognizer import Recognizer
 
 FRAMES_PER_CALL = 112  # encoder frames of a recording in one call: a multiple of every chunk
@@ -34,12 +35,15 @@ def to_tokens(
     """audio: (n,) int16 or float32 each.  Returns the tokens of each."""
     tokens: dict[int, list[Token]] = {i: [] for i in range(len(audio))}
     prompt, lookahead = recognizer.prompt_id(options.language), options.lookahead
+    biases = [recognizer.bias(options, prompt) for _ in audio]
     for group in _groups([len(samples) for samples in audio]):
         encoder = recognizer.fresh_encoder(len(group), FRAMES_PER_CALL)
         prediction = recognizer.fresh_prediction(len(group))
         totals = [total_frames(len(audio[i])) for i in group]
         for done, num_frames, live in _stretches(totals, lookahead):
-            rows = [Chunk(audio[i], 0, done, len(audio[i]), prompt) for i in group[:live]]
+            rows = [
+                Chunk(audio[i], 0, done, len(audio[i]), prompt, biases[i]) for i in group[:live]
+            ]
             new = recognizer.step(rows, num_frames, lookahead, encoder, prediction)
             for i, more in zip(group, new, strict=False):
                 tokens[i] += more
@@ -109,8 +113,16 @@ def encode(
     return encoded
 
 
-def decode(recognizer: Recognizer, encoded: Sequence[torch.Tensor]) -> list[list[Token]]:
-    """encoded: (E, J) each, from `encode`.  Returns the tokens of each."""
+def decode(
+    recognizer: Recognizer,
+    encoded: Sequence[torch.Tensor],
+    biases: Sequence[Bias | None] | None = None,
+) -> list[list[Token]]:
+    """encoded: (E, J) each, from `encode`.  biases: from `Recognizer.bias`, one each.
+
+    Returns the tokens of each.
+    """
+    biases = biases or [None] * len(encoded)
     tokens: dict[int, list[Token]] = {i: [] for i in range(len(encoded))}
     for group in _groups([len(f) for f in encoded]):
         state = recognizer.fresh_prediction(len(group))
@@ -119,7 +131,8 @@ def decode(recognizer: Recognizer, encoded: Sequence[torch.Tensor]) -> list[list
             rows = group[:live]
             f = _stack([encoded[i] for i in rows], done, num_frames).to(recognizer.device)
             valid = [min(num_frames, total - done) for total in totals[:live]]
-            new = recognizer.decode(f, valid, [done] * live, state)
+            first_frame, own = [done] * live, [biases[i] for i in rows]
+            new = recognizer.decode(f, valid, first_frame, state, biases=own)
             for i, more in zip(rows, new, strict=True):
                 tokens[i] += more
     return [tokens[i] for i in range(len(encoded))]

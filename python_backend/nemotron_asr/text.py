@@ -21,6 +21,12 @@ MAX_WORD_CHARS = 64  # what goes on without a space is cut: memory of a stream i
 _SILENT = {"<unk>", "<pad>", "<s>", "</s>"}
 
 
+def tag_language(piece: str) -> str | None:
+    """The language of a piece that is a tag."""
+    tag = _TAG.fullmatch(piece)
+    return _TAG_SPELLING.get(tag[1], tag[1]) if tag else None
+
+
 class Word(NamedTuple):
     """A word and where its pieces were emitted; frames of 80 ms, so times are multiples of 80."""
 

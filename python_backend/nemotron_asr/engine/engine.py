@@ -20,6 +20,7 @@ from ..chunks import Chunk, samples_needed, total_frames
 from ..config import SAMPLE_RATE, TOKEN_FRAME_SAMPLES
 from ..decoding import Token
 from ..errors import INTERNAL, NOT_FOUND, UNAVAILABLE, AsrError, invalid
+from ..options import Options
 from ..pcm import MAX_CHANNELS, SAMPLE_RATES, LiveAudio
 from ..recognizer import Recognizer
 from ..text import Fixed, Word
@@ -160,6 +161,7 @@ class StreamingEngine:
     def warm_up(self) -> None:
         """Run every lookahead once, so that the first stream pays for nothing."""
         self.rounds.warm_up()
+        _ = self.recognizer.piece_trie  # made here, so that no round waits for it
 
     def start(self) -> None:
         """Run rounds in a thread of the engine's own until `stop`."""
@@ -265,7 +267,7 @@ class StreamingEngine:
             size = self.table.num_slots
             raise AsrError(UNAVAILABLE, f"at capacity ({len(self.table)}/{size})")
         prompt_id = self.recognizer.prompt_id(options.language)
-        segment = Segment(self.recognizer.assembler(options))
+        segment = self._segment(options, prompt_id)
         live = LiveAudio(options.sample_rate, options.channels)
         session = self.table.admit(request.id, options, prompt_id, segment, live, now)
         try:
@@ -422,8 +424,12 @@ class StreamingEngine:
         if cut.language is not None:
             session.prompt_id = self.recognizer.prompt_id(cut.language)
         index = segment.index + segment.has_text
-        session.segment = Segment(self.recognizer.assembler(session.options), index, cut.sample)
+        session.segment = self._segment(session.options, session.prompt_id, index, cut.sample)
         self.arena.reset(session.slot)
+
+    def _segment(self, options: Options, prompt_id: int, *where: int) -> Segment:
+        recognizer = self.recognizer
+        return Segment(recognizer.assembler(options), recognizer.bias(options, prompt_id), *where)
 
     def _chunk(self, session: Session, num_frames: int) -> Chunk:
         request, segment = session.requests[0], session.segment
@@ -436,6 +442,7 @@ class StreamingEngine:
             first_frame=segment.frames,
             num_samples=request.stop - segment.start if ends else None,
             prompt_id=session.prompt_id,
+            bias=segment.bias,
         )
 
     def _drop(self, session: Session, reason: str, error: AsrError | None = None) -> None:

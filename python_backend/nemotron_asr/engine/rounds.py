@@ -73,7 +73,10 @@ class ShapedRounds:
     def step(
         self, rows: Sequence[Chunk], lookahead: int, slots: Sequence[int]
     ) -> list[list[Token]]:
-        """As `PlainRounds.step`."""
+        """As `PlainRounds.step`. Rows with a bias go by themselves, as they come."""
+        biased = [i for i, row in enumerate(rows) if row.bias is not None]
+        if biased:
+            return self._step_apart(rows, lookahead, slots, biased)
         size = next(size for size in self.sizes if size >= len(rows))
         shape = self._shape(lookahead, size)
         shape.load(rows, slots)
@@ -83,6 +86,18 @@ class ShapedRounds:
         while collect(shape.found, first_frame, tokens):
             shape.go_on()
         return tokens
+
+    def _step_apart(
+        self, rows: Sequence[Chunk], lookahead: int, slots: Sequence[int], biased: list[int]
+    ) -> list[list[Token]]:
+        others = [i for i in range(len(rows)) if i not in set(biased)]
+        plain = PlainRounds(self._recognizer, self._arena)
+        tokens: dict[int, list[Token]] = {}
+        for step, indices in ((plain.step, biased), (self.step, others)):
+            if indices:
+                its_rows, its_slots = ([x[i] for i in indices] for x in (rows, slots))
+                tokens |= zip(indices, step(its_rows, lookahead, its_slots), strict=True)
+        return [tokens[i] for i in range(len(rows))]
 
     @torch.inference_mode()
     def _shape(self, lookahead: int, num_rows: int) -> _Shape:

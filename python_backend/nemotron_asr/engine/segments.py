@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..biasing import Bias
 from ..chunks import first_sample_needed
 from ..config import SAMPLE_RATE, TOKEN_FRAME_MS, TOKEN_FRAME_SAMPLES
 from ..decoding import Token
@@ -54,6 +55,7 @@ class Segment:
     """The stretch of a stream that is being decoded."""
 
     assembler: TextAssembler
+    bias: Bias | None = None
     index: int = 0  # those before it that have text
     start: int = 0  # its first sample in the stream
     frames: int = 0  # encoder frames decoded
