@@ -6,6 +6,7 @@ from functools import partial
 import triton_python_backend_utils as pb_utils
 
 from asr_triton import bytes_tensor, failure, load, parameters_of, text_outputs
+from asr_triton.metrics import Publisher
 from nemotron_asr import StreamingEngine
 from nemotron_asr.engine import Request
 from nemotron_asr.engine.garbage import spare_what_is_loaded
@@ -25,6 +26,8 @@ class TritonPythonModel:
         self.no_text = bytes_tensor("TEXT", "")  # most answers: made once, it saves 10 us each
         spare_what_is_loaded()
         self.engine.start()
+        self.publisher = Publisher(self.engine, args["model_instance_name"])
+        self.publisher.start()
 
     def execute(self, requests):
         """Hand every packet to the engine, which answers each when its audio is decoded."""
@@ -49,6 +52,7 @@ class TritonPythonModel:
         return None
 
     def finalize(self):
+        self.publisher.stop()
         self.engine.stop()
         self.no_text = None  # lies in shared memory, which goes before this object does
 

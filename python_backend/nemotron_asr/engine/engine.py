@@ -25,6 +25,7 @@ from ..pcm import MAX_CHANNELS, SAMPLE_RATES, LiveAudio
 from ..recognizer import Recognizer
 from ..text import Fixed, Word
 from .arena import Arena
+from .metrics import Metrics
 from .rounds import rounds_for
 from .segments import (
     END,
@@ -124,6 +125,8 @@ class Request:
     finalize: bool = False
     cuts: list[Cut] = field(default_factory=list)  # where segments are to end in it, in order
     update: Update = field(default_factory=Update)
+    arrived: float = field(default_factory=time.monotonic)  # seconds, for the metrics alone
+    chunks: int = 0  # decoded in it
 
     @property
     def stop(self) -> int:
@@ -149,6 +152,7 @@ class StreamingEngine:
         self.table = SessionTable(num_slots, idle_timeout_s)
         self.arena = Arena(recognizer, num_slots)
         self.rounds = rounds_for(recognizer, self.arena, MAX_ROWS)
+        self.metrics = Metrics()
         self._ready: dict[Session, None] = {}  # those with a chunk to decode, in order
         self._next_sweep = float("-inf")
         self._inbox: deque[Request] = deque()
@@ -179,7 +183,7 @@ class StreamingEngine:
         for session in self.table:
             self._drop(session, "shutdown", refusal)
         while self._inbox:
-            self._inbox.popleft().answer(Update(error=refusal))
+            self._refuse(self._inbox.popleft(), refusal)
 
     def submit(self, *requests: Request) -> None:
         """Hand over packets, which wake the engine once; returns at once, from any thread."""
@@ -206,6 +210,15 @@ class StreamingEngine:
             self._next_sweep = now + SWEEP_INTERVAL_S
             for session in self.table.expired(now):
                 self._drop(session, "idle")
+        if self._ready:
+            began = time.perf_counter()
+            self._round(now)
+            self.metrics.rounds += 1
+            self.metrics.busy_s += time.perf_counter() - began
+        return bool(self._ready or self._inbox)
+
+    def _round(self, now: float) -> None:
+        """One chunk of every session that has one."""
         batches = defaultdict(list)
         for session in self._ready:
             batches[session.options.lookahead].append(session)
@@ -215,7 +228,6 @@ class StreamingEngine:
                 self._decode(batch, lookahead)
                 for session in batch:
                     self._advance(session, now)
-        return bool(self._ready or self._inbox)
 
     def _run(self) -> None:
         more = False
@@ -237,6 +249,7 @@ class StreamingEngine:
                 if session is not None:  # a START on a live id begins that stream anew
                     error = AsrError(NOT_FOUND, f"stream {request.id} was begun anew by a START")
                     self._drop(session, "restart", error)
+                    session = None
                 session = self._open(request, now)
             elif session is None:
                 raise AsrError(
@@ -249,9 +262,11 @@ class StreamingEngine:
             self._hear(session, request)
         except Exception as error:
             failure = _as_asr_error(error)
+            if request.start:
+                self.metrics.refused[failure.code] += 1
             if request.end and session is not None:  # nothing can follow: Triton forgets the id
                 self._drop(session, "error", failure)
-            request.answer(Update(error=failure))
+            self._refuse(request, failure)
             return
         session.last_active = now
         session.requests.append(request)
@@ -277,6 +292,7 @@ class StreamingEngine:
             raise
         if options.recover_ms:
             session.unheard = UnheardSpeech(options.recover_ms)
+        self.metrics.started += 1
         request.update.server = self.offer()
         request.finalize = options.finalize
         return session
@@ -305,6 +321,7 @@ class StreamingEngine:
         Where a segment ends the resampler ends too: what it held back belongs to that segment.
         """
         audio, options = session.audio, session.options
+        heard = audio.stop
         if request.language is not None:
             audio.append(session.live.finish())
             session.live = LiveAudio(options.sample_rate, options.channels)
@@ -315,6 +332,7 @@ class StreamingEngine:
             session.live = LiveAudio(options.sample_rate, options.channels)
             request.cuts.append(Cut(audio.stop, END if request.end else FINALIZE))
         request.until = audio.stop
+        self.metrics.audio_samples += audio.stop - heard
 
     def offer(self) -> dict:
         """What a stream may ask for, as told on START."""
@@ -351,7 +369,7 @@ class StreamingEngine:
             except Exception as error:
                 failure = _as_asr_error(error)
                 self._drop(session, "error", failure)
-                request.answer(Update(error=failure))
+                self._refuse(request, failure)
         self._ready.pop(session, None)
 
     def _answer(self, session: Session, request: Request) -> None:
@@ -367,12 +385,16 @@ class StreamingEngine:
         if request.end:
             self._drop(session, "end")
         request.answer(update)
+        if request.chunks:
+            lag_s = time.monotonic() - request.arrived
+            self.metrics.chunk_lag_s.add(lag_s, request.chunks)
 
     def _decode(self, sessions: list[Session], lookahead: int) -> None:
         """One chunk of each session, as one batch."""
         num_frames = lookahead + 1
         slots = [session.slot for session in sessions]
         try:
+            self.metrics.batch_rows.add(len(sessions))
             rows = [self._chunk(session, num_frames) for session in sessions]
             tokens = self.rounds.step(rows, lookahead, slots)
         except Exception as error:
@@ -389,6 +411,7 @@ class StreamingEngine:
     def _take(self, session: Session, tokens: list[Token], num_frames: int) -> None:
         """What a chunk said, and where it ends a segment."""
         request, segment, options = session.requests[0], session.segment, session.options
+        request.chunks += 1
         request.update.add(segment.push(tokens, num_frames))
         if segment.start + samples_needed(segment.frames) <= request.stop:  # more may follow
             cut = segment.endpoint(options) or self._recovery(session, num_frames, bool(tokens))
@@ -449,6 +472,7 @@ class StreamingEngine:
         """Free the session's slot; its unanswered requests get the error."""
         self.table.release(session)
         self._ready.pop(session, None)
+        self.metrics.ended[reason] += 1
         log.info(
             "stream ended: reason=%s audio_s=%.1f segments=%d",
             reason,
@@ -456,7 +480,11 @@ class StreamingEngine:
             session.segment.index,
         )
         while session.requests:
-            session.requests.popleft().answer(Update(error=error))
+            self._refuse(session.requests.popleft(), error)
+
+    def _refuse(self, request: Request, error: AsrError) -> None:
+        self.metrics.errors[error.code] += 1
+        request.answer(Update(error=error))
 
 
 def _as_asr_error(error: Exception) -> AsrError:
