@@ -10,7 +10,10 @@ from pathlib import Path
 
 import click
 import numpy as np
+from click.core import ParameterSource
 from rich.console import Console
+from rich.live import Live
+from rich.text import Text
 
 from nemotron_asr.options import LIVE
 from nemotron_asr.pcm import ENCODINGS, PCM16
@@ -20,9 +23,10 @@ from .audio import AudioFormat
 from .errors import ClientError
 from .live import DEFAULT_URL, LiveStream
 from .option_flags import option_flags
-from .results import Result, Transcript
+from .results import Result, Segment, Transcript
 
 _STDIN = "-"
+_MIC_ENDPOINT_MS = 800  # a pause between sentences; shorter ones are within them
 
 
 @click.command()
@@ -51,14 +55,24 @@ _STDIN = "-"
     show_default=True,
     help="Audio in one packet.",
 )
+@click.option(
+    "--reconnect-s",
+    type=click.FloatRange(min=0),
+    default=60,
+    show_default=True,
+    help="How long to try where the server is lost; nothing that was said is. 0: give up at once.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per result, with words.")
+@click.pass_context
 def stream(
+    ctx: click.Context,
     source: str | None,
     mic: bool,
     encoding: str,
     url: str,
     fast: bool,
     packet_ms: int,
+    reconnect_s: float,
     as_json: bool,
     **options,
 ) -> None:
@@ -66,6 +80,9 @@ def stream(
 
     FILE is a recording, converted here; "-" is raw samples from stdin, of --rate, --channels and
     --encoding. Ctrl-C ends the stream and prints what remains.
+
+    With --endpoint-ms or --max-utterance-ms each utterance becomes a line: when it began, its
+    language, its text. --mic does that by itself, with --endpoint-ms 800; 0 turns it off.
     """
     format = AudioFormat(options["sample_rate"], options["channels"], encoding)
     if mic == (source is not None):
@@ -76,14 +93,18 @@ def stream(
         raise click.UsageError("--rate, --channels and --encoding are for - and --mic, not a FILE")
     if mic and encoding != PCM16:
         raise click.UsageError("--encoding is for raw samples from stdin (-)")
+    if mic and ctx.get_parameter_source("endpoint_ms") is ParameterSource.DEFAULT:
+        options["endpoint_ms"] = _MIC_ENDPOINT_MS
     try:
         packets = _first_read(_packets(source, mic, packet_ms, format))
         if not mic and not fast:
             packets = audio.paced(packets, format)
-        with LiveStream(url, words=as_json, **options) as live:
+        with LiveStream(url, words=as_json, reconnect_s=reconnect_s, **options) as live:
             _say(f"streaming {'the microphone' if mic else source} to {live.url}; Ctrl-C ends")
             live.feed(packets)
-            _summary(_show_results(live, JsonPrinter() if as_json else TextPrinter()))
+            utterances = options["endpoint_ms"] or options["max_utterance_ms"]
+            kind = JsonPrinter if as_json else UtterancePrinter if utterances else TextPrinter
+            _summary(_show_results(live, kind()))
     except ClientError as error:
         raise click.ClickException(str(error)) from error
 
@@ -122,6 +143,39 @@ class TextPrinter:
             self._console.print()
 
 
+class UtterancePrinter:
+    """Prints each utterance as a line once it has ended; a terminal shows it while it grows."""
+
+    def __init__(self):
+        self._console = Console(soft_wrap=True, markup=False, highlight=False, emoji=False)
+        self._running = ""
+        self._growing = Live(console=self._console, auto_refresh=False, transient=True)
+        if self._console.is_terminal:
+            self._growing.start()
+
+    def show(self, result: Result) -> None:
+        for segment in result.segments:
+            self._running += segment.text
+            if segment.is_final:
+                self._console.print(_line(segment, self._running))
+                self._console.file.flush()
+                self._running = ""
+        if self._growing.is_started:
+            self._growing.update(Text(self._running.strip(), style="dim"), refresh=True)
+
+    def close(self) -> None:
+        """What has not ended, where the stream failed, is shown too."""
+        self._growing.stop()
+        if self._running:
+            self._console.print(self._running.strip())
+
+
+def _line(segment: Segment, text: str) -> str:
+    """`   12.3 s  en-US  what was said`."""
+    start_s = (segment.start_ms or 0) / 1000
+    return f"{start_s:7.1f} s  {segment.language or '?':5}  {text.strip()}"
+
+
 class JsonPrinter:
     """Prints each result as one line of JSON."""
 
@@ -133,7 +187,9 @@ class JsonPrinter:
         """Nothing to end: every line is complete."""
 
 
-def _show_results(live: LiveStream, printer: TextPrinter | JsonPrinter) -> Transcript:
+def _show_results(
+    live: LiveStream, printer: TextPrinter | UtterancePrinter | JsonPrinter
+) -> Transcript:
     """Show results until the stream ends. The first Ctrl-C ends it, a second one gives up."""
     try:
         try:
@@ -143,10 +199,8 @@ def _show_results(live: LiveStream, printer: TextPrinter | JsonPrinter) -> Trans
             live.end()
             for result in live.results():
                 printer.show(result)
-    except ClientError:
+    finally:
         printer.close()
-        raise
-    printer.close()
     return live.finish()
 
 

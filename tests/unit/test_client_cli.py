@@ -113,7 +113,18 @@ def test_stream_passes_its_options_on(monkeypatch, clip):
     assert options.items() >= {"sample_rate": 8000, "channels": 2, **TEXT_OPTIONS}.items()
     usual = given(monkeypatch, live, "stream", clip)
     assert wire.unusual(**{name: usual[name] for name in (*TEXT_OPTIONS, "channels")}) == {}
-    assert (usual["language"], usual["latency_ms"]) == ("auto", 320)
+    assert (usual["language"], usual["latency_ms"], usual["endpoint_ms"]) == ("auto", 320, 0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "endpoint_ms"),
+    [((), 800), (("--endpoint-ms", "500"), 500), (("--endpoint-ms", "0"), 0)],
+)
+def test_a_microphone_ends_utterances_by_itself(monkeypatch, flags, endpoint_ms):
+    packets = iter([np.zeros(1600, np.int16)])
+    monkeypatch.setattr("asr_client.audio.microphone_packets", lambda *_: packets)
+    options = given(monkeypatch, "asr_client.stream_command.LiveStream", "stream", "--mic", *flags)
+    assert (options["endpoint_ms"], options["reconnect_s"]) == (endpoint_ms, 60)
 
 
 def test_transcribe_passes_its_options_on(monkeypatch, clip):
