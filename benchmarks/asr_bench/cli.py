@@ -222,6 +222,23 @@ def wer(manifests, checkpoint, latencies_ms, prompts, json_path, **options):
 
 
 @bench.command()
+@click.argument("manifests", metavar="MANIFEST...", nargs=-1, required=True, type=_PATH)
+@click.option("--checkpoint", type=_PATH, help="[default: the bundled one]")
+@click.option("--latency-ms", type=int, default=560, show_default=True)
+@click.option("--limit", type=click.IntRange(1), help="At most so many of a set, spread over it.")
+@click.option("--write", type=_PATH, help="Write confidence.json into this checkpoint's folder.")
+@json_option
+def confidence(manifests, checkpoint, json_path, **options):
+    """Whether the confidence of a word is the chance that it is right, and what makes it so."""
+    from asr_server import default_checkpoint
+
+    from . import confidence as benchmark
+
+    report = benchmark.run(manifests, checkpoint or default_checkpoint(), **options)
+    _finish(benchmark, report, json_path)
+
+
+@bench.command()
 @checkpoint_option
 @dtype_option("bfloat16")
 @device_option

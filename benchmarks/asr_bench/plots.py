@@ -108,4 +108,22 @@ def _wer(report: dict):
     return figure
 
 
-_DRAWN = {"chunk": _chunk, "capacity": _capacity, "offline": _offline, "wer": _wer}
+def _confidence(report: dict):
+    """The share of right words over the confidence said."""
+    figure, axis = plt.subplots(figsize=(3.6, 3.6))
+    axis.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
+    for row in report["rows"]:
+        said, right, _ = zip(*row["curve"], strict=True)
+        axis.plot(said, right, "o-", markersize=3, label=f"{row['confidence']}, ECE {row['ece']}")
+    axis.set(xlabel="confidence", ylabel="share of right words", xlim=(0, 1), ylim=(0, 1))
+    axis.legend(fontsize=8)
+    return figure
+
+
+_DRAWN = {
+    "chunk": _chunk,
+    "capacity": _capacity,
+    "offline": _offline,
+    "wer": _wer,
+    "confidence": _confidence,
+}

@@ -14,6 +14,7 @@ import torch
 import yaml
 from safetensors import SafetensorError, safe_open
 
+from .confidence import read_calibration
 from .config import ModelConfig, parse_config
 from .errors import CheckpointError
 from .layers import Int8Linear, compute_dtype
@@ -63,7 +64,8 @@ def load_checkpoint(
     """Load a model for inference.
 
     path: a directory with config.json, model.safetensors, processor_config.json and
-        tokenizer.json, or a `.nemo` archive. Of an archive nothing is unpickled but tensors.
+        tokenizer.json, and maybe confidence.json; or a `.nemo` archive, of which nothing is
+        unpickled but tensors.
     device: "cpu", "cuda", "cuda:1", ..., or "auto": a GPU where there is one.
     dtype: float32, bfloat16, float16 (GPU), or int8 (CPU): weights in int8, the rest in float32.
     parts: which parts of the network to load; the others stay empty and must not be called.
@@ -93,7 +95,9 @@ def load_checkpoint(
             if key.partition(".")[0] in set(parts)
         }
         net.load_state_dict(wanted, strict=False, assign=True)
-    return Recognizer(net.prepare(dtype), pieces, prompts, path.name, on, kind)
+    recognizer = Recognizer(net.prepare(dtype), pieces, prompts, path.name, on, kind)
+    recognizer.calibration = read_calibration(path)
+    return recognizer
 
 
 def _check_dtype(dtype: str, device: torch.device) -> None:

@@ -12,6 +12,7 @@ import torch
 from . import recordings
 from .biasing import Bias, Boost, split_tags
 from .chunks import Chunk
+from .confidence import RAW, Calibration
 from .config import (
     LOOKAHEAD_BY_LATENCY_MS,
     LOOKAHEADS,
@@ -74,6 +75,7 @@ class Recognizer:
         self.net = net
         self.pieces = pieces
         self.prompts = prompts  # language -> prompt id
+        self.calibration: Calibration = RAW  # of words' confidences
         self.offensive_words: WordList | None = None  # what `profanity` masks; None: bundled ones
         self.name = name
         self.device = device
@@ -284,7 +286,9 @@ class Recognizer:
 
     def assembler(self, options: Options) -> TextAssembler:
         """What turns the tokens of one stream or file into the text that its caller wants."""
-        return TextAssembler(self.pieces, text_rules(options, self.offensive_words))
+        return TextAssembler(
+            self.pieces, text_rules(options, self.offensive_words), self.calibration
+        )
 
     def finished(self, tokens: list[Token], num_samples: int, options: Options) -> Transcription:
         """Text, words and language of a whole recording's tokens."""

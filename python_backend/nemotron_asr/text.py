@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
+from .confidence import RAW, Calibration
 from .config import TOKEN_FRAME_MS
 from .decoding import Token
 
@@ -33,7 +34,7 @@ class Word(NamedTuple):
     text: str
     start_ms: int
     end_ms: int
-    confidence: float  # the lowest posterior among its pieces, in [0, 1]
+    confidence: float  # in [0, 1], from the lowest posterior among its pieces
 
 
 class Fixed(NamedTuple):
@@ -67,8 +68,11 @@ class TextAssembler:
     rules: what becomes of the characters between, in this order; see text_rules.py.
     """
 
-    def __init__(self, pieces: Sequence[str], rules: Sequence[Rule] = ()):
+    def __init__(
+        self, pieces: Sequence[str], rules: Sequence[Rule] = (), calibration: Calibration = RAW
+    ):
         self._pieces = pieces
+        self._calibration = calibration
         self._rules = rules
         self._bytes = codecs.getincrementaldecoder("utf-8")("replace")
         self._waiting: list[Char] = []  # may belong to a tag
@@ -150,7 +154,7 @@ class TextAssembler:
             text="".join(c.char for c in chars),
             start_ms=chars[0].token.frame * TOKEN_FRAME_MS,
             end_ms=(chars[-1].token.frame + 1) * TOKEN_FRAME_MS,
-            confidence=round(min(c.token.confidence for c in chars), 4),
+            confidence=round(self._calibration(min(c.token.confidence for c in chars)), 4),
         )
 
 
