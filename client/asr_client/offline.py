@@ -52,6 +52,7 @@ class OfflineClient:
         languages: Sequence[str] | str = "",
         phrases: Sequence[str] | str = "",
         boost: float = 1.0,
+        endpoint_ms: int = 0,
     ) -> Transcript:
         """Transcribe one file: its path, or its bytes (WAV, FLAC, OGG, MP3, M4A, WebM, any rate).
 
@@ -61,6 +62,7 @@ class OfflineClient:
         languages: with language auto, those that alone may be detected.
         phrases: words and phrases to expect, a list or "Quilter; Rocky Ithaca^2", the second
         counting twice.  boost: how much they are favoured.
+        endpoint_ms: a pause this long parts two of the transcript's `segments`; 0: it has none.
         Raises InvalidArgument (file, option), ServerUnavailable or ServerError.
         """
         data = audio if isinstance(audio, bytes) else _read(Path(audio))
@@ -69,7 +71,7 @@ class OfflineClient:
         options = {"language": language, "latency_ms": latency_ms}
         options |= unusual(
             channel=channel, punctuation=punctuation, capitals=capitals, profanity=profanity,
-            languages=languages, phrases=phrases, boost=boost,
+            endpoint_ms=endpoint_ms, languages=languages, phrases=phrases, boost=boost,
         )  # fmt: skip
         header, body = _request(data, options)
         response = self._post(header, body)

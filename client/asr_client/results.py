@@ -59,7 +59,7 @@ class Transcript:
     words: tuple[Word, ...] = ()
     language: str | None = None
     audio_processed_ms: int | None = None
-    segments: tuple[Segment, ...] = ()  # of a live stream: those that ended, whole
+    segments: tuple[Segment, ...] = ()  # utterances, whole; of a file, where endpoint_ms was given
 
     def to_dict(self) -> dict:
         """A dictionary that `json.dumps` takes."""
@@ -89,4 +89,8 @@ def transcript_from_json(result: Mapping) -> Transcript:
         words=words_from_json(result.get("words")),
         language=result.get("language"),
         audio_processed_ms=result.get("audio_processed_ms"),
+        segments=tuple(
+            Segment(**{**piece, "words": words_from_json(piece["words"])})
+            for piece in result.get("segments", ())
+        ),
     )

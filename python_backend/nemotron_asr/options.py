@@ -172,7 +172,6 @@ def option_table(languages: Iterable[str], latencies_ms: Iterable[int]) -> dict[
             "endpoint_ms",
             range(10_001),
             "Silence that ends an utterance, in milliseconds; 0: none does.",
-            of=(LIVE,),
         ),
         Option(
             "max_utterance_ms",

@@ -29,7 +29,7 @@ from .model import NemotronAsr, PredictionState
 from .options import AUTO, FILE, LIVE, Options, parse_options
 from .phrase_trie import PhraseTrie, PieceTrie, fold
 from .phrases import parse_phrases
-from .text import TextAssembler, Word, tag_language
+from .text import TextAssembler, Utterance, Word, split_at_pauses, tag_language
 from .text_rules import WordList, text_rules
 
 BOOSTS_KEPT = 16  # lists of phrases that are ready for the next stream with the same
@@ -44,10 +44,11 @@ class Transcription:
     tokens: list[Token]
     language: str | None  # of the last tag that the model emitted
     num_samples: int
+    utterances: list[Utterance] | None = None  # between pauses of `endpoint_ms`, where asked for
 
     def as_dict(self) -> dict:
         """RESULT on the wire."""
-        return {
+        result = {
             "text": self.text,
             "is_final": True,
             "segment": 0,
@@ -55,6 +56,13 @@ class Transcription:
             "language": self.language,
             "audio_processed_ms": self.num_samples * 1000 // SAMPLE_RATE,
         }
+        if self.utterances is not None:
+            same = {"language": self.language, "is_final": True, "reason": "endpoint"}
+            result["segments"] = [
+                {"segment": i, **utterance.as_dict(), **same}
+                for i, utterance in enumerate(self.utterances)
+            ]
+        return result
 
 
 class Recognizer:
@@ -267,18 +275,20 @@ class Recognizer:
         languages: Sequence[str] | str = "",
         phrases: Sequence[str] | str = "",
         boost: float = Options.boost,
+        endpoint_ms: int = 0,
     ) -> list[Transcription]:
         """Transcribe whole recordings: 16 kHz mono, float32 in [-1, 1] or int16, any length.
 
         latency_ms: one of `latencies_ms`; the longest, and so the most accurate, by default.
         languages: with auto, those that alone may be detected.
         phrases: words and phrases to expect; "Quilter^2" counts twice.  boost: how much they are
-        favoured, in nats.
+        favoured, in nats.  endpoint_ms: the pause between two of a result's `utterances`.
         Long ones go through in stretches of 9 s, so that memory does not grow with the square of
         their length. Raises AsrError INVALID_ARGUMENT for other arrays, NaN, or bad options.
         """
         parameters = {"language": language, "latency_ms": latency_ms}
         parameters |= {"languages": languages, "phrases": phrases, "boost": boost}
+        parameters |= {"endpoint_ms": endpoint_ms}
         options = self.file_options({k: v for k, v in parameters.items() if v is not None})
         audio = [check_samples(samples) for samples in audio]
         tokens = recordings.to_tokens(self, audio, options)
@@ -294,12 +304,15 @@ class Recognizer:
         """Text, words and language of a whole recording's tokens."""
         assembler = self.assembler(options)
         body, tail = assembler.push(tokens), assembler.finish()
+        text, words = body.text + tail.text, body.words + tail.words
+        pause_ms = options.endpoint_ms
         return Transcription(
-            text=body.text + tail.text,
-            words=body.words + tail.words,
+            text=text,
+            words=words,
             tokens=tokens,
             language=assembler.language,
             num_samples=num_samples,
+            utterances=split_at_pauses(text, words, pause_ms) if pause_ms else None,
         )
 
     def _tensor(self, values) -> torch.Tensor:

@@ -37,6 +37,40 @@ class Word(NamedTuple):
     confidence: float  # in [0, 1], from the lowest posterior among its pieces
 
 
+class Utterance(NamedTuple):
+    """What is said between two pauses of a recording."""
+
+    text: str
+    words: list[Word]
+
+    def as_dict(self) -> dict:
+        """As RESULT has it."""
+        words = [word._asdict() for word in self.words]
+        return {
+            "text": self.text, "words": words,
+            "start_ms": self.words[0].start_ms, "end_ms": self.words[-1].end_ms,
+        }  # fmt: skip
+
+
+def split_at_pauses(text: str, words: Sequence[Word], pause_ms: int) -> list[Utterance]:
+    """A recording's text in utterances: at least `pause_ms` lie between the words of two."""
+    starts, at = [], 0  # where each word stands in the text
+    for word in words:
+        at = text.index(word.text, at)
+        starts.append(at)
+        at += len(word.text)
+    first = [
+        i for i in range(len(words))
+        if i == 0 or words[i].start_ms - words[i - 1].end_ms >= pause_ms
+    ]  # fmt: skip
+    ends = [*first[1:], len(words)] if words else []
+    starts.append(len(text))
+    return [
+        Utterance(text[starts[i] : starts[end]].rstrip(), list(words[i:end]))
+        for i, end in zip(first, ends, strict=True)
+    ]
+
+
 class Fixed(NamedTuple):
     """What became certain: text to append, and the words that it completed."""
 

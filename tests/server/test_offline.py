@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import shutil
 import subprocess
@@ -40,6 +41,17 @@ def test_the_ensemble_gives_the_library_s_result(served, client):
             assert got.language == expected.language
             times = [(w.text, w.start_ms, w.end_ms) for w in got.words]
             assert times == [(w.text, w.start_ms, w.end_ms) for w in expected.words]
+
+
+def test_a_file_s_utterances_are_parted_at_pauses(served, client):
+    audio = pcm(200_000, seed=3)
+    got = client.transcribe(wav(audio), language="de-DE", endpoint_ms=240)
+    assert got.text == served.expected(audio, "de-DE", 1120).text
+    assert len(got.segments) > 1
+    assert sum((segment.words for segment in got.segments), ()) == got.words
+    for before, after in itertools.pairwise(got.segments):
+        assert after.start_ms - before.end_ms >= 240
+    assert not client.transcribe(wav(audio), language="de-DE").segments
 
 
 def test_many_files_at_once_with_different_options(served, client):

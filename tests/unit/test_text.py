@@ -7,7 +7,7 @@ import random
 import pytest
 
 from nemotron_asr.decoding import Token
-from nemotron_asr.text import TextAssembler
+from nemotron_asr.text import TextAssembler, Word, split_at_pauses
 
 PIECES = [
     "<unk>", "<en-US>", "<sl-SL>", "\u2581Mr.", "\u2581Quil", "ter", ".", "\u2581gospel",
@@ -101,3 +101,23 @@ def test_any_portions_give_the_same():
         whole = assemble(tokens(*pieces), 100) if len(set(pieces)) else assemble([])
         for portions in (1, 2, 3):
             assert assemble(tokens(*pieces), portions) == whole
+
+
+def words_at(*spoken: tuple[str, int, int]) -> list[Word]:
+    return [Word(text, start_ms, end_ms, 1.0) for text, start_ms, end_ms in spoken]
+
+
+def test_a_recording_s_text_is_split_at_its_pauses():
+    words = words_at(("Go", 0, 80), ("on.", 80, 240), ("Go", 1040, 1120), ("!", 1120, 1200))
+    parts = split_at_pauses("Go on. Go!", words, 800)
+    assert [part.text for part in parts] == ["Go on.", "Go!"]
+    assert [part.words for part in parts] == [words[:2], words[2:]]
+    assert parts[1].as_dict()["start_ms"] == 1040
+    assert [part.text for part in split_at_pauses("Go on. Go!", words, 801)] == ["Go on. Go!"]
+    assert split_at_pauses("", [], 800) == []
+
+
+def test_text_without_spaces_is_split_where_its_words_are():
+    words = words_at(("\u4f60", 0, 80), ("\u597d", 80, 160), ("\u4f60", 2000, 2080))
+    parts = split_at_pauses("\u4f60\u597d\u4f60", words, 500)
+    assert [part.text for part in parts] == ["\u4f60\u597d", "\u4f60"]
