@@ -68,8 +68,8 @@ class PieceTrie(Characters):
         for id_, node in enumerate(nodes):
             if is_text[id_]:
                 self.ids[node].append(id_)
-        self.parting = [  # characters of each node behind which a word begins within a piece
-            {c for c, child in children.items() if parts_words(c) and self.children[child]}
+        self.marks = [  # of each node, those that are followed by more
+            {c for c, child in children.items() if not is_word_char(c) and self.children[child]}
             for children in self.children
         ]
 
@@ -80,8 +80,9 @@ State = frozenset  # the phrases' nodes that the last characters led to; 0 where
 class PhraseTrie(Characters):
     """Phrases over a vocabulary. A walk begins with `START` and is moved on by `step`.
 
-    A phrase begins where a word does, and a piece that goes on behind a phrase's end fits only if
-    the word ends there too.
+    A phrase begins where a word does: behind a space, a mark, or a letter of a script without
+    spaces; within a piece only behind spaces and marks. A piece that goes on behind a phrase's end
+    fits only if the word ends there too.
     """
 
     START: State = frozenset([0])
@@ -105,7 +106,7 @@ class PhraseTrie(Characters):
     def step(self, state: State, id_: int) -> State:
         """Where the walk is after a piece."""
         for char in self._pieces.chars[id_]:
-            state = self._next(state, char)
+            state = self._along(state, char) | (self.START if parts_words(char) else set())
         return state
 
     def fits(self, state: State) -> dict[int, float]:
@@ -114,17 +115,21 @@ class PhraseTrie(Characters):
         That is the weight of the best such phrase, `INSIDE` times where a piece before began it.
         """
         fits: dict[int, float] = {}
-        todo = [(0, 0, state, 0.0)]  # node of the pieces, its characters, state, best that ended
+        # Node of the pieces, its characters, whether all are marks, the state, the best that ended.
+        todo = [(0, 0, True, state, 0.0)]
         while todo:
-            at, num_chars, reached, ended = todo.pop()
+            at, num_chars, leading, reached, ended = todo.pop()
             if worth := max(ended, self._worth(self._best, reached, num_chars)):
                 fits.update(dict.fromkeys(self._pieces.ids[at], worth))
             over = max(ended, self._worth(self._ends, reached, num_chars))
             children = self._pieces.children[at]
             wanted = (children.keys() & self.children[node].keys() for node in reached)
-            for char in children if over else self._pieces.parting[at].union(*wanted):
-                after, best = self._next(reached, char), over if parts_words(char) else ended
-                todo.append((children[char], num_chars + 1, after, best))
+            marks = self._pieces.marks[at] if leading else set()
+            for char in children if over else marks.union(*wanted):
+                is_leading = leading and not is_word_char(char)
+                after = self._along(reached, char) | (self.START if is_leading else set())
+                best = over if parts_words(char) else ended
+                todo.append((children[char], num_chars + 1, is_leading, after, best))
         return fits
 
     def _worth(self, weights: list[float], state: State, num_chars: int) -> float:
@@ -136,8 +141,5 @@ class PhraseTrie(Characters):
             default=0.0,
         )
 
-    def _next(self, state: State, char: str) -> State:
-        nodes = {self.children[node].get(char, 0) for node in state} - {0}
-        if parts_words(char):
-            nodes.add(0)
-        return frozenset(nodes)
+    def _along(self, state: State, char: str) -> State:
+        return frozenset(self.children[node].get(char, 0) for node in state) - self.START
