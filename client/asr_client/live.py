@@ -16,6 +16,8 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NoReturn
 
+import numpy as np
+
 from nemotron_asr.errors import AsrError
 from nemotron_asr.options import option_table
 
@@ -124,6 +126,7 @@ class LiveStream:
         )
         self._changed = self._link.changed  # guards everything below, and the session
         self._error_seen = False  # by the caller, not only by the feeding thread
+        self._part = SILENCE  # of a frame whose other channels are still to come
         self._feeder: threading.Thread | None = None
         self._feed_error: Exception | None = None
         self._link.open()
@@ -143,7 +146,7 @@ class LiveStream:
         wait, and then waits, no longer than reconnect_s for a server that does not come back.
         Raises InvalidArgument (the samples; the stream goes on), StreamClosed, the stream's error.
         """
-        pcm = to_pcm16(samples, self._format)  # (n,) int16
+        pcm = self._whole_frames(to_pcm16(samples, self._format))  # (n,) int16
         for begin in range(0, max(len(pcm), 1), self._max_packet_samples):
             with self._changed:
                 self._wait(lambda: self._session.ending or self._link.has_room())
@@ -243,6 +246,16 @@ class LiveStream:
                 self.finish()
         finally:
             self.close()
+
+    def _whole_frames(self, pcm: np.ndarray) -> np.ndarray:
+        """The samples up to a whole frame of channels; the rest waits for those that follow."""
+        if self._format.channels == 1:
+            return pcm
+        with self._changed:
+            pcm = np.concatenate([self._part, pcm])
+            whole = len(pcm) - len(pcm) % self._format.channels
+            self._part = pcm[whole:]
+        return pcm[:whole]
 
     def _put(self, kind: str, pcm=SILENCE, **options: str | bool) -> None:
         if self._link.error is not None:
