@@ -206,3 +206,31 @@ def test_published_sizes_time_and_memory_of_all_graphs(capsys, record_property):
     with capsys.disabled():
         print(f"\nCUDA graphs at the published sizes, bfloat16: {report}")
     assert all(bool(x.isfinite().all()) for x in streams.arena.prediction)
+
+
+@pytest.mark.parametrize("latency_ms", [80, 1120])
+def test_phrases_and_languages_leave_the_graphs_and_say_what_the_cpu_says(
+    on_gpu, recognizer, latency_ms
+):
+    """Files and live streams, among others without that stay in the graphs."""
+    pcm = [(audio * 32767).astype(np.int16) for audio in AUDIO for _ in range(2)]
+    biased = {"phrases": "ba be bi; fade; mo", "boost": 4.0, "languages": "de-DE,fr-FR"}
+    options = [biased if i % 2 else {} for i in range(len(pcm))]
+    expected = [
+        recognizer.transcribe([samples], latency_ms=latency_ms, **its)[0].text
+        for samples, its in zip(pcm, options, strict=True)
+    ]
+    assert len(set(expected[-2:])) == 2
+    assert expected == [
+        on_gpu.transcribe([samples], latency_ms=latency_ms, **its)[0].text
+        for samples, its in zip(pcm, options, strict=True)
+    ]
+    engine, answers = StreamingEngine(on_gpu, num_slots=len(pcm)), {}
+    for i, (samples, its) in enumerate(zip(pcm, options, strict=True)):
+        answers[i] = []
+        engine.submit(
+            Request(i, samples, True, True, {"latency_ms": latency_ms, **its}, answers[i].append)
+        )
+    while engine.step(0.0):
+        pass
+    assert [answers[i][0].text for i in answers] == expected

@@ -154,6 +154,33 @@ def test_neighbours_say_the_same_text(net, make_bias):
     assert same == [b % 3 != 0 for b in range(8)]
 
 
+@torch.inference_mode()
+def test_on_a_gpu_only_rows_with_a_bias_wait_for_the_host(recognizer, make_bias, monkeypatch):
+    """The same on the CPU, made to believe that it is one."""
+    net, asked = recognizer.net, []
+    f = joint_inputs(net, 6, 40, seed=5)
+    frames, first, slots = [40, 0, 33, 40, 17, 1], [0] * 6, [3, 0, 5, 1, 4, 2]
+    biased = [0, 2, 5]
+    found = []
+    for device in (recognizer.device, SimpleNamespace(type="cuda")):
+        monkeypatch.setattr(recognizer, "device", torch.device("cpu"))
+        biases = [make_bias(**BIASED) if b in biased else None for b in range(6)]
+        state = net.decoder.fresh(6)
+        monkeypatch.setattr(recognizer, "device", device)
+        for name in ("greedy_decode", "looping_decode"):
+            decode = getattr(decoding, name)
+            monkeypatch.setattr(
+                f"nemotron_asr.recognizer.{name}",
+                lambda *a, decode=decode: asked.append((decode.__name__, a[2])) or decode(*a),
+            )
+        tokens = recognizer.decode(f, frames, first, state, slots, biases)
+        found.append((ids_and_frames(tokens), state))
+    assert asked[1:] == [("greedy_decode", [40, 33, 1]), ("looping_decode", [0, 40, 17])]
+    assert found[0][0] == found[1][0]
+    for x, y in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(x, y)
+
+
 class Operations(TorchDispatchMode):
     """What torch is asked to do."""
 

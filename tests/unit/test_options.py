@@ -52,6 +52,15 @@ def test_every_field_is_an_option_and_has_a_valid_default():
         ("capitals", "TRUE", True),
         ("profanity", "mask", "mask"),
         ("profanity", "Keep", "keep"),
+        ("languages", "de_de, EN-us,de-DE", "de-DE,en-US"),
+        ("languages", ["en-US", "de-DE"], "de-DE,en-US"),
+        ("languages", '["en-US", "de-DE"]', "de-DE,en-US"),
+        ("languages", "", ""),
+        ("phrases", "Quilter; Rocky Ithaca^2", '["Quilter", "Rocky Ithaca^2"]'),
+        ("phrases", '["Quilter", "Rocky Ithaca^2"]', '["Quilter", "Rocky Ithaca^2"]'),
+        ("phrases", " ", ""),
+        ("boost", 2, 2.0),
+        ("boost", "0.5", 0.5),
     ],
 )
 def test_values_as_they_come(name, value, parsed):
@@ -79,6 +88,14 @@ def test_channel_of_a_file(value, parsed):
         ("punctuation", 1, "punctuation 1"),
         ("capitals", "", "capitals ''"),
         ("profanity", True, "profanity True is not supported; valid: keep, mask"),
+        ("languages", "en-US,xx", "languages: 'xx' is not supported; valid: some of de-DE, en-US"),
+        ("languages", "auto", "languages: 'auto' is not supported"),
+        ("languages", 3, "languages: 3 is neither text nor a list of texts"),
+        ("phrases", "Quilter^11", "phrases: 'Quilter^11' has no valid weight; valid: at most 1000"),
+        ("boost", -1, "boost: -1 is not supported; valid: 0 to 20"),
+        ("boost", "much", "boost: 'much'"),
+        ("boost", "nan", "boost: 'nan'"),
+        ("boost", None, "boost: None"),
     ],
 )
 def test_bad_values_are_named_with_the_valid_ones(name, value, message):
@@ -90,6 +107,19 @@ def test_an_unknown_option_is_named_with_the_known_ones():
         "unknown parameter 'langauge'; valid: language, latency_ms, sample_rate, channels, "
         "punctuation, capitals, profanity"
     ) in refused(langauge="en-US")
+
+
+def test_one_language_of_a_list_is_that_language():
+    assert parse(languages="de-DE") == parse(language="de-DE", languages="de-DE")
+    assert parse(languages="de-DE").language == "de-DE"
+    assert parse(languages="de-DE,en-US").language == "auto"
+    assert parse(languages="de-DE,en-US", language="en-US").language == "en-US"
+
+
+def test_a_language_that_is_not_in_the_list_is_refused():
+    assert "language 'en-US' is not among languages 'de-DE'" in refused(
+        language="en-US", languages="de-DE"
+    )
 
 
 @pytest.mark.parametrize(
