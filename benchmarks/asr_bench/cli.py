@@ -239,6 +239,25 @@ def confidence(manifests, checkpoint, json_path, **options):
 
 
 @bench.command()
+@click.argument("manifests", metavar="MANIFEST...", nargs=-1, required=True, type=_PATH)
+@click.option("--checkpoint", type=_PATH, help="[default: the bundled one]")
+@click.option("--phrases", type=_PATH, help="One a line.  [default: the names in the texts]")
+@click.option("--boost", "boosts", type=float, multiple=True, help="May be given several times.")
+@click.option("--latency-ms", type=int, default=560, show_default=True)
+@click.option("--limit", type=click.IntRange(1), help="At most so many of a set, spread over it.")
+@device_option
+@json_option
+def phrases(manifests, checkpoint, json_path, **options):
+    """What phrases that are expected gain, and cost where they are not said, by their boost."""
+    from asr_server import default_checkpoint
+
+    from . import phrases as benchmark
+
+    report = benchmark.run(manifests, checkpoint or default_checkpoint(), **options)
+    _finish(benchmark, report, json_path)
+
+
+@bench.command()
 @checkpoint_option
 @dtype_option("bfloat16")
 @device_option
