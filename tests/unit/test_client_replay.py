@@ -112,7 +112,7 @@ def test_a_stream_that_is_lost_again_and_again_says_what_it_would_have_said(paus
     packets = list(ragged(pcm(110_000, seed), random.Random(seed), MARKS[: seed % 4]))
     calm = run(pausing, packets, options)
     lossy = run(pausing, packets, options, loss=0.25, seed=seed)
-    assert len(calm.transcript().segments) > 3
+    assert len(calm.transcript().segments) >= 2
     assert given(lossy) == lossy.transcript().text == calm.transcript().text
     assert_same(lossy.transcript().segments, calm.transcript().segments)
     pieces = [piece for result in lossy.results for piece in result.segments]
