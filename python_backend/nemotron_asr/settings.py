@@ -24,6 +24,7 @@ class Settings:
     idle_timeout_s: float = 30.0  # a live stream without a packet for longer is ended
     max_file_s: float = 7200.0  # longest recording that asr_offline takes
     profanity_file: str = ""  # words that `profanity=mask` masks, one a line; bundled ones if empty
+    control_dir: str = ""  # where `asr serve` says that it is about to stop
     threads: int = 0  # of torch on the CPU; 0 = as many as there are cores
 
     def __post_init__(self):

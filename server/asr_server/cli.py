@@ -82,11 +82,19 @@ _PATH = click.Path(path_type=Path)
     default=300.0,
     help="How long the models may take to load.",
 )
+@click.option(
+    "--drain-timeout-s",
+    type=click.FloatRange(min=0),
+    envvar="ASR_DRAIN_TIMEOUT_S",
+    default=30.0,
+    help="How long live streams may go on when the server is told to stop.",
+)
 @click.option("--verbose", is_flag=True, help="The server's own log, on stderr.")
 @click.help_option("-h", "--help")
 def serve(checkpoint: Path | None, model_repository: Path | None, **options: object) -> None:
     """Serve live and offline transcription until Ctrl-C.
 
+    Then live streams may end, and new ones are refused; a second Ctrl-C ends them at once.
     Every option can be given as an environment variable too: ASR_CHECKPOINT, ASR_DEVICE, ...
     Ends with 0 when told to stop, 1 if the server cannot be started, 2 for a bad option.
     """

@@ -19,9 +19,10 @@ from nemotron_asr.options import option_table
 
 from . import guard
 from .errors import ServerError, StartCancelled
+from .probe import PROBE_MODEL
 from .repository import with_instances
 from .runtime_dir import NAME_PREFIX, RuntimeDir, remove_stale
-from .server_log import LogReader, failure_reasons
+from .server_log import LogReader, failure_reasons, waits_only_for
 from .settings import ServerSettings, check_ports_free
 from .wheel import assemble, check_platform, find_wheel, stub_environment
 
@@ -32,6 +33,8 @@ RESTRICTED_APIS = "shared-memory,model-config,model-repository,statistics,trace,
 OPTION_HEADERS = "^({})$".format("|".join(option_table((), ())))
 SHM_BYTES = 4 << 20  # per model, at start and per step of growth: four models fit a 64 MB /dev/shm
 POLL_S = 0.1
+REFUSAL_S = 2.0  # what the streaming model gets to refuse the streams that are left
+LOOK_S = 1.0
 STOP_MARGIN_S = 10.0  # beyond Triton's own exit timeout, then it is killed
 
 
@@ -51,6 +54,7 @@ class TritonServer:
         self._log: LogReader | None = None
         self._kept_log: Path | None = None
         self._stubs: dict[int, str] = {}  # pid -> model
+        self._can_let_go = False  # whether the streaming model reads what `_control` says
 
     def __enter__(self) -> TritonServer:
         self.start()
@@ -106,19 +110,31 @@ class TritonServer:
         try:
             self._runtime = RuntimeDir()
             layout = assemble(wheel, self._runtime.path)
+            self._control.mkdir()
             env = stub_environment(layout) | self.settings.environment()
+            env["ASR_CONTROL_DIR"] = str(self._control)
             arguments = self._arguments(layout.backend_directory, self._model_repository())
             self._spawn([str(wheel.binary), *arguments], env)
             self._wait_until_ready(should_stop)
             self._stubs = self._find_stubs()
+            self._can_let_go = self.has_streams()
         except BaseException:
             self.stop(at_once=True)
             raise
 
+    def drain(self) -> None:
+        """Refuse new live streams; those that live go on."""
+        if self._runtime is not None:
+            (self._control / "drain").touch()
+
+    def has_streams(self) -> bool:
+        """Whether a live stream may be left since `drain`."""
+        return self._runtime is not None and any(self._control.glob("*.serving"))
+
     def stop(self, at_once: bool = False) -> None:
         """Stop the server and everything it started. Without effect if it is not running.
 
-        Requests in flight get `exit_timeout_s`; with `at_once`, none.
+        Live streams are refused, files in flight get `exit_timeout_s`; with `at_once` all are lost.
         """
         process, self._process = self._process, None
         try:
@@ -160,6 +176,11 @@ class TritonServer:
         shutil.copyfile(self.log_path, self._kept_log)
         return self._kept_log
 
+    @property
+    def _control(self) -> Path:
+        """Where the streaming model looks for what it is told; it says there that it serves."""
+        return self._runtime.path / "control"
+
     def _model_repository(self) -> Path:
         s = self.settings
         if s.instances == 1:
@@ -182,7 +203,7 @@ class TritonServer:
             f"--grpc-restricted-protocol={closed}",
             f"--http-header-forward-pattern={OPTION_HEADERS}",
             f"--exit-timeout-secs={s.exit_timeout_s}",
-            f"--log-info={'true' if s.verbose else 'false'}",
+            "--log-info=true",  # it tells what a server that stops waits for
             "--model-control-mode=none",
             "--strict-readiness=true",
             "--exit-on-error=true",
@@ -249,14 +270,39 @@ class TritonServer:
 
     def _end(self, process: subprocess.Popen, at_once: bool) -> None:
         """End the guard's server, then the guard. Repeated interrupts do not cut this short."""
-        process.send_signal(signal.SIGQUIT if at_once else signal.SIGTERM)
         try:
-            process.wait(self.settings.exit_timeout_s + STOP_MARGIN_S + guard.REAP_TIMEOUT_S)
+            if not at_once:
+                self._end_gently(process)
+            process.send_signal(signal.SIGQUIT)
+            process.wait(STOP_MARGIN_S / 2 + guard.REAP_TIMEOUT_S)
         except BaseException as error:
             process.kill()  # the kernel kills tritonserver with it
             process.wait()
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
+
+    def _end_gently(self, process: subprocess.Popen) -> None:
+        """Wait until the server has ended, or nothing is left that is worth waiting for.
+
+        Triton waits for streams that nobody ends, though the model has let go of them.
+        """
+        give_up_s = time.monotonic() + REFUSAL_S
+        (self._control / "stop").touch()
+        while self.has_streams() and time.monotonic() < give_up_s:
+            time.sleep(POLL_S)
+        process.send_signal(signal.SIGTERM)
+        give_up_s = time.monotonic() + self.settings.exit_timeout_s + STOP_MARGIN_S / 2
+        while time.monotonic() < give_up_s:
+            try:
+                process.wait(LOOK_S)
+            except subprocess.TimeoutExpired:
+                let_go = self._can_let_go and not self.has_streams()
+                if let_go and waits_only_for(
+                    PROBE_MODEL, self.log_path.read_text(errors="replace")
+                ):
+                    return
+            else:
+                return
 
 
 def _describe_exit(status: int) -> str:

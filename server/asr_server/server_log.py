@@ -31,6 +31,15 @@ def failure_reasons(log: str) -> list[str]:
     return reasons or log.splitlines()[-TAIL_LINES:]
 
 
+def waits_only_for(model: str, log: str) -> bool:
+    """Whether a server that stops waits for requests of this model and of no other.
+
+    It says each second how many models have some, and names them.
+    """
+    _, _, last = log.rpartition(": Found ")
+    return last.startswith("1 model versions") and f"Model '{model}' " in last
+
+
 def _without_repeats(reasons: list[str]) -> list[str]:
     """Unique, in order; what several models say alike is said once, of the first."""
     told = {}

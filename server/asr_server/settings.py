@@ -28,6 +28,7 @@ class ServerSettings:
     slots: live streams at a time, of each instance.
     idle_timeout_s: a stream silent for longer loses its slot.
     start_timeout_s: from the start of the process until every model answers.
+    drain_timeout_s: what live streams get to end when `asr serve` is told to stop.
     exit_timeout_s: what requests in flight get when the server stops.
     """
 
@@ -43,6 +44,7 @@ class ServerSettings:
     grpc_port: int = 8001
     metrics_port: int = 8002
     start_timeout_s: float = 300.0
+    drain_timeout_s: float = 30.0
     exit_timeout_s: int = 10
     verbose: bool = False
 

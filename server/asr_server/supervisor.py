@@ -54,14 +54,18 @@ class Supervisor:
         self._policy = policy or RestartPolicy()
         self._probe = probe or Probe(self.server.http_url, self.server.metrics_url)
         self._say = say
-        self._stopping = False
+        self._stopping = self._hurrying = False
 
     def stop(self) -> None:
-        """Make `run` stop the server and return 0. Safe in a signal handler, from any thread."""
+        """Make `run` let live streams end, stop the server and return 0; again: at once.
+
+        Safe in a signal handler, from any thread.
+        """
+        self._hurrying = self._stopping
         self._stopping = True
 
     def run(self) -> int:
-        """Serve. Returns 0 when told to stop; 1 if the server cannot be started.
+        """Serve. Returns 0 when told to stop and all is stopped; 1 if the server cannot be started.
 
         A first start that fails is final, as nothing says that it would ever work; a restart is
         tried `max_start_failures` times in a row.
@@ -103,7 +107,9 @@ class Supervisor:
         """Returns why the server, stopped by now, must start again; None if told to stop."""
         self._say(self._ready_line())
         trouble = self._watch()
-        if trouble is not None:
+        if trouble is None:
+            self._drain()
+        else:
             kept = self.server.keep_log()
             trouble += f" (log: {kept})" if kept else ""
             self.server.stop(at_once=True)
@@ -137,6 +143,22 @@ class Supervisor:
                 next_probe_s = now_s + pause_s
             time.sleep(TICK_S)
         return None
+
+    def _drain(self) -> None:
+        """Wait for live streams to end, no longer than `drain_timeout_s`."""
+        timeout_s = self.server.settings.drain_timeout_s
+        began_s = time.monotonic()
+        self.server.drain()
+        said = False
+        while self.server.has_streams() and self.server.trouble() is None and not self._hurrying:
+            waited_s = time.monotonic() - began_s
+            if waited_s > timeout_s:
+                return
+            if waited_s > 1 and not said:
+                self._say(f"live streams get {timeout_s:g} s to end; stop again to end them now")
+                said = True
+            self.server.forward_log()
+            time.sleep(TICK_S)
 
     def _sleep(self, duration_s: float) -> None:
         until_s = time.monotonic() + duration_s

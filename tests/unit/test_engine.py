@@ -322,6 +322,17 @@ def test_a_fast_stream_does_not_hold_up_a_live_one(client):
     assert len(client.updates["fast"]) == 2
 
 
+def test_a_draining_engine_refuses_new_streams_and_ends_the_others(client, recognizer):
+    audio = pcm(50_000)
+    client.ask("a", audio[:20_000], start=True)
+    client.engine.drain()
+    assert str(client.ask("b", start=True).error).startswith("UNAVAILABLE: draining")
+    assert not client.engine.is_drained
+    client.ask("a", audio[20_000:], end=True)
+    assert client.text("a") == recognizer.transcribe([audio], latency_ms=320)[0].text
+    assert client.engine.is_drained
+
+
 def test_a_round_touches_only_streams_that_have_something_to_do(client, monkeypatch):
     for i in range(8):
         client.ask(i, start=True)

@@ -6,6 +6,7 @@ from functools import partial
 import triton_python_backend_utils as pb_utils
 
 from asr_triton import bytes_tensor, failure, load, parameters_of, text_outputs
+from asr_triton.control import Controlled
 from asr_triton.metrics import Publisher
 from nemotron_asr import StreamingEngine
 from nemotron_asr.engine import Request
@@ -28,6 +29,8 @@ class TritonPythonModel:
         self.engine.start()
         self.publisher = Publisher(self.engine, args["model_instance_name"])
         self.publisher.start()
+        if settings.control_dir:
+            Controlled(self.engine, settings.control_dir, args["model_instance_name"]).start()
 
     def execute(self, requests):
         """Hand every packet to the engine, which answers each when its audio is decoded."""

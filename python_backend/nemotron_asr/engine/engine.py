@@ -158,7 +158,8 @@ class StreamingEngine:
         self._inbox: deque[Request] = deque()
         self._nothing_new = threading.Lock()  # the engine waits for it: cheaper than a Condition
         self._nothing_new.acquire()
-        self._stopping = False
+        self._stopping = self._draining = False
+        self.is_drained = False
         self._submitting = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -172,8 +173,15 @@ class StreamingEngine:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
+    def drain(self) -> None:
+        """Refuse new streams from now on; `is_drained` once those that live have ended."""
+        self._draining = True
+
     def stop(self) -> None:
-        """End the thread. Every request still unanswered is refused with UNAVAILABLE."""
+        """End the thread. Every request still unanswered is refused with UNAVAILABLE.
+
+        May be called again.
+        """
         with self._submitting:
             self._stopping = True
             self._wake()
@@ -215,6 +223,8 @@ class StreamingEngine:
             self._round(now)
             self.metrics.rounds += 1
             self.metrics.busy_s += time.perf_counter() - began
+        # here no START is under way, and none will be taken
+        self.is_drained = self._draining and not (len(self.table) or self._inbox)
         return bool(self._ready or self._inbox)
 
     def _round(self, now: float) -> None:
@@ -277,6 +287,8 @@ class StreamingEngine:
 
     def _open(self, request: Request, now: float) -> Session:
         """Admit a stream."""
+        if self._draining:
+            raise AsrError(UNAVAILABLE, "draining: the server takes no new streams and stops soon")
         options = self.recognizer.live_options(request.parameters)
         if not self.table.has_room():
             size = self.table.num_slots
