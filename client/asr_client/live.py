@@ -49,7 +49,8 @@ class LiveStream:
     twice.  boost: how much they are favoured.
     endpoint_ms: silence that ends an utterance.  max_utterance_ms: what is longer ends at the next
     pause.  recover_ms: speech without text after which the model begins afresh.  0: none of it.
-    words: whether results carry words with times (text alone is cheaper).
+    words: whether results carry words with times. They do anyway where utterances may end by
+    themselves or reconnect_s is not 0: text alone, which is cheaper, needs none of it.
     progress: whether `results` also yields the answers that fixed no text, one for every packet.
     max_in_flight: packets that may wait for their answers before `send` waits for the server.
     timeout_s: the longest that the server may take for an answer.

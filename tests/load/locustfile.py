@@ -92,6 +92,7 @@ class LiveUser(User):
                 latency_ms=options.live_latency_ms,
                 words=True,
                 progress=True,
+                reconnect_s=0,  # a stream that is lost is a failure here
             ) as stream:
                 self._record("live start", begin_s)
                 self._follow(stream, list(ragged_packets(samples)))

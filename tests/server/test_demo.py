@@ -45,7 +45,7 @@ def snippets(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(len(snippets("python"))))
 def test_python_examples_of_the_readme(served, number, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     code = snippets("python")[number]
