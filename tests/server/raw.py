@@ -42,7 +42,10 @@ class RawStream:
         self.answers = stub.ModelStreamInfer(iter(self._requests.get, None))
 
     def send(self, *args, **kwargs) -> None:
-        self._requests.put(packet(*args, **kwargs))
+        self.put(packet(*args, **kwargs))
+
+    def put(self, request) -> None:
+        self._requests.put(request)
 
     def ask(self, *args, **kwargs) -> str:
         self.send(*args, **kwargs)
