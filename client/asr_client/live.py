@@ -31,7 +31,7 @@ from .session import StreamSession
 from .wire import unusual
 
 DEFAULT_URL = "127.0.0.1:8001"
-MAX_PACKET_S = 10  # seconds of audio in one request; `send` cuts what is longer
+MAX_PACKET_S = 5  # seconds of audio in one request; `send` cuts what is longer
 _LONGEST_UTTERANCE_MS = 600_000  # that the server takes
 _CUT_AT_LATEST = 1.25  # times max_utterance_ms, where there is no pause
 

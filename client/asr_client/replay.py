@@ -26,6 +26,7 @@ class Packet:
     begin: int = 0  # samples of the stream before it
     options: dict = field(default_factory=dict)  # request parameters
     answered: bool = False  # at any time, on any connection
+    under_way: int = 0  # samples of it that were sent last
 
     @property
     def end(self) -> int:

@@ -20,6 +20,7 @@ from .replay import AUDIO, END, SILENCE, START, Overlap, Packet, Tape
 from .results import Result, Segment, Transcript, Word, words_from_json
 
 _DEFAULT_IDLE_TIMEOUT_S = 60  # where the server does not say
+_UNDER_WAY_S = 30  # of audio at a time; more than half of what the server lets wait is never
 
 
 @dataclass
@@ -88,6 +89,7 @@ class StreamSession:
         self._begin = self.tape.begin  # samples of the stream before this connection's
         self._has_text = False  # this connection
         self.in_flight.clear()
+        self._under_way = 0  # samples in flight
         self._waiting = deque([Packet(START, options=self.tape.options), *self.tape])
         given = self._given
         self._overlap = Overlap(given.text, given.words) if given.text else None
@@ -99,11 +101,20 @@ class StreamSession:
         self._waiting.append(self.tape.add(kind, pcm, options))
 
     def requests(self) -> Iterator[service_pb2.ModelInferRequest]:
-        """What is to be sent now: the START alone until it is answered, then all there is."""
-        while self._waiting and (self.started or self._waiting[0].kind == START):
+        """What is to be sent now: the START alone until it is answered, then what has room."""
+        while self._waiting and self._may_go(self._waiting[0]):
             packet = self._waiting.popleft()
+            packet.under_way = len(packet.pcm)
+            self._under_way += packet.under_way
             self.in_flight.append(packet)
             yield self._request(packet)
+
+    def _may_go(self, packet: Packet) -> bool:
+        if not self.started:
+            return packet.kind == START
+        limit_s = min(_UNDER_WAY_S, self.server.get("max_queued_s", _UNDER_WAY_S * 2) / 2)
+        limit = self._format.num_samples(int(limit_s * 1000))
+        return not self.in_flight or self._under_way + len(packet.pcm) <= limit
 
     def end_request(self) -> service_pb2.ModelInferRequest:
         """An END beside the packets: the server may forget what is on this connection."""
@@ -125,6 +136,7 @@ class StreamSession:
         Returns whether the stream got on: False for what is only answered again.
         """
         packet = self.in_flight.popleft()
+        self._under_way -= packet.under_way
         answer = wire.parse_response(response)
         again = packet.answered
         result = answer.result or {}

@@ -127,6 +127,25 @@ def test_nothing_is_sent_before_the_start_is_answered():
     assert len(list(stream.requests())) == 1
 
 
+def test_no_more_audio_is_under_way_than_half_of_what_the_server_lets_wait():
+    stream, second = session(), np.zeros(16_000, np.int16)
+    for _ in range(9):
+        stream.put(AUDIO, second)
+    list(stream.requests())
+    stream.accept(response("", server={"max_queued_s": 10}))
+    assert len(list(stream.requests())) == 5
+    assert not list(stream.requests())
+    for _ in range(2):
+        stream.accept(response(""))
+    assert len(list(stream.requests())) == 2
+    assert (len(stream.in_flight), stream.unanswered) == (5, 7)
+    stream.put(AUDIO, np.zeros(160_000, np.int16))
+    for _ in range(7):
+        stream.accept(response(""))
+        list(stream.requests())
+    assert len(stream.in_flight) == 1, "what is larger goes alone"
+
+
 def test_an_error_is_raised_and_counted_as_an_answer():
     stream = session()
     stream.put(AUDIO)

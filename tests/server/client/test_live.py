@@ -43,7 +43,7 @@ def test_more_than_a_packet_may_hold_is_cut(url):
     with LiveStream(url, progress=True) as stream:
         stream.send(long)
         assert stream.finish().text == expected(long)
-        assert len(list(stream.results())) == 4  # 10 s, 10 s, the rest, the end
+        assert len(list(stream.results())) == 6  # four times 5 s, the rest, the end
 
 
 def test_the_server_says_what_it_offers(url):
