@@ -10,11 +10,12 @@ import random
 from types import SimpleNamespace
 
 import pytest
+import soundfile
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine_client import Client, packets, pcm
-from nemotron_asr import AsrError, decoding
+from nemotron_asr import AsrError, decoding, load_checkpoint
 from nemotron_asr.biasing import Bias
 from nemotron_asr.decoding import greedy_decode
 from nemotron_asr.engine import StreamingEngine
@@ -292,6 +293,30 @@ def test_a_slot_keeps_nothing_of_the_stream_before(recognizer):
     for id_, options in enumerate((BIASED, {}, BIASED)):
         client.ask(id_, audio, start=True, end=True, **options)
         assert client.text(id_) == offline(recognizer, audio, latency_ms=320, **options)
+
+
+def test_the_list_may_be_sent_again_with_every_packet(recognizer):
+    client = Client(StreamingEngine(recognizer, num_slots=1))
+    audio = pcm(50_000, seed=6)
+    client.ask("s", audio[:20_000], start=True, **BIASED)
+    client.ask("s", audio[20_000:], phrases=PHRASES.split(";"), boost="4")
+    assert "phrases" in str(client.ask("s", phrases="ba").error)
+    client.ask("s", end=True)
+    assert client.text("s") == offline(recognizer, audio, latency_ms=320, **BIASED)
+
+
+def test_the_bundled_model_finds_no_fewer_of_the_names_that_it_is_told(demo_checkpoint, samples):
+    recognizer = load_checkpoint(demo_checkpoint)
+    found = {}
+    for boost in (0.0, 1.0):
+        found[boost] = 0
+        for clip in samples:
+            said = clip.with_suffix(".txt").read_text().split()
+            names = {word.strip(".,?").removesuffix("'s") for word in said if word[0].isupper()}
+            audio, _ = soundfile.read(clip, dtype="float32")
+            result = recognizer.transcribe([audio], "en-US", phrases=sorted(names), boost=boost)
+            found[boost] += sum(name in result[0].text for name in names)
+    assert found[1.0] >= found[0.0] > 0
 
 
 def test_lists_are_made_ready_once(recognizer, make_bias):

@@ -116,6 +116,15 @@ def test_stream_passes_its_options_on(monkeypatch, clip):
     assert (usual["language"], usual["latency_ms"], usual["endpoint_ms"]) == ("auto", 320, 0)
 
 
+def test_lists_and_decimals_go_as_text():
+    assert wire.unusual(phrases=["\u00c5sa^2"], languages=("de-DE",), boost=2.5) == {
+        "phrases": '["\\u00c5sa^2"]',
+        "languages": '["de-DE"]',
+        "boost": "2.5",
+    }
+    assert wire.unusual(phrases="", languages="", boost=1) == {}
+
+
 @pytest.mark.parametrize(
     ("flags", "endpoint_ms"),
     [((), 800), (("--endpoint-ms", "500"), 500), (("--endpoint-ms", "0"), 0)],
