@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 
-from .phrase_trie import PhraseTrie, State
+from .errors import invalid
+from .options import Options
+from .phrase_trie import PhraseTrie, PieceTrie, State, fold
+from .phrases import parse_phrases
+from .text import tag_language
 
+LISTS_KEPT = 16  # of phrases, ready for the next stream with the same
 CACHED_STATES = 256  # of a list; each may have thousands of pieces, and speech needs few of them
 
 
@@ -40,7 +45,7 @@ class Bias:
         boost: Boost | None = None,
         tags: tuple[torch.Tensor, torch.Tensor] | None = None,
     ):
-        """tags: those that the stream may emit and the others, from `split_tags`."""
+        """tags: those that the stream may emit and the others, (n,) int64 ids each."""
         self.tags = tags
         self._boost = boost
         self._state = PhraseTrie.START
@@ -57,18 +62,63 @@ class Bias:
         return None if self._boost is None else self._boost.bonus(self._state)
 
 
-def split_tags(
-    languages: Sequence[str], tags: dict[int, str], prompts: dict[str, int], device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """The tags of these languages, and all others: (n,) int64 ids. None where there is no other.
+class Biases:
+    """Makes the biases of streams over a vocabulary.
 
-    tags: the language of each piece that is a tag, by id.  prompts: language -> prompt id; names
-    with the same one are the same language.
+    prompts: language -> prompt id; names with the same one are the same language.
     """
-    same = {prompts[language] for language in languages}
-    allowed = [id_ for id_, tag in tags.items() if tag in languages or prompts.get(tag) in same]
-    others = [id_ for id_ in tags if id_ not in allowed]
-    return (_ids(allowed, device), _ids(others, device)) if others else None
+
+    def __init__(self, pieces: Sequence[str], prompts: dict[str, int], device: torch.device):
+        self._pieces, self._prompts, self._device = pieces, prompts, device
+        self._boost = lru_cache(LISTS_KEPT)(self._make_boost)
+
+    def warm_up(self) -> None:
+        """Make the vocabulary ready, which takes half a second, before a stream waits for it."""
+        _ = self._vocabulary, self.tags
+
+    @cached_property
+    def _vocabulary(self) -> PieceTrie:
+        return PieceTrie(self._pieces)
+
+    @cached_property
+    def tags(self) -> dict[int, str]:
+        """The languages of the pieces that are tags, by id."""
+        tags = {id_: tag_language(piece) for id_, piece in enumerate(self._pieces)}
+        return {id_: language for id_, language in tags.items() if language is not None}
+
+    def of(self, options: Options, held: bool) -> Bias | None:
+        """That of an utterance with these options; None where it is drawn to nothing.
+
+        held: whether it is held to `languages`.
+        Raises AsrError INVALID_ARGUMENT for a phrase with letters that no piece has.
+        """
+        boost = tags = None
+        if options.phrases and options.boost:
+            boost = self._boost(options.phrases, options.boost)
+        if options.languages and held:
+            tags = self._split_tags(options.languages.split(","))
+        return Bias(boost, tags) if boost or tags else None
+
+    def _make_boost(self, phrases: str, boost: float) -> Boost:
+        parsed = parse_phrases(phrases)
+        for phrase in parsed:
+            if unknown := sorted(set(fold(phrase.text)) - self._vocabulary.alphabet):
+                raise invalid(
+                    f"phrases: {phrase.text!r} has {unknown[0]!r}, which no piece of this model's "
+                    "vocabulary has; valid: phrases that the model can write"
+                )
+        return Boost(PhraseTrie(self._vocabulary, parsed), boost, self._device)
+
+    def _split_tags(self, languages: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Their tags and all others; None where there is no other."""
+        same = {self._prompts[language] for language in languages}
+        allowed = [
+            id_
+            for id_, tag in self.tags.items()
+            if tag in languages or self._prompts.get(tag) in same
+        ]
+        others = [id_ for id_ in self.tags if id_ not in allowed]
+        return (_ids(allowed, self._device), _ids(others, self._device)) if others else None
 
 
 def _ids(values: list[int], device: torch.device) -> torch.Tensor:

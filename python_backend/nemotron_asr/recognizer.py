@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
 
 from . import recordings
-from .biasing import Bias, Boost, split_tags
+from .biasing import Bias, Biases
 from .chunks import Chunk
 from .confidence import RAW, Calibration
 from .config import (
@@ -27,12 +26,8 @@ from .errors import invalid
 from .features import LogMel, first_sample_of, num_mel_frames, span_of
 from .model import NemotronAsr, PredictionState
 from .options import AUTO, FILE, LIVE, Options, parse_options
-from .phrase_trie import PhraseTrie, PieceTrie, fold
-from .phrases import parse_phrases
-from .text import TextAssembler, Utterance, Word, split_at_pauses, tag_language
+from .text import TextAssembler, Utterance, Word, split_at_pauses
 from .text_rules import WordList, text_rules
-
-BOOSTS_KEPT = 16  # lists of phrases that are ready for the next stream with the same
 
 
 @dataclass(frozen=True)
@@ -98,7 +93,7 @@ class Recognizer:
             ms for ms, lookahead in LOOKAHEAD_BY_LATENCY_MS.items() if lookahead in supported
         )
         self._positions: dict[int, Positions] = {}
-        self._boost = lru_cache(BOOSTS_KEPT)(self._make_boost)
+        self.biases = Biases(pieces, prompts, device)
 
     @property
     def config(self) -> ModelConfig:
@@ -122,40 +117,13 @@ class Recognizer:
         default_ms = max(self.latencies_ms)
         return parse_options(parameters, self.languages, self.latencies_ms, default_ms, FILE)
 
-    @cached_property
-    def piece_trie(self) -> PieceTrie:
-        """The vocabulary for phrases; made on first use, which takes half a second."""
-        return PieceTrie(self.pieces)
-
-    @cached_property
-    def tags(self) -> dict[int, str]:
-        """The languages of the pieces that are tags, by id."""
-        tags = {id_: tag_language(piece) for id_, piece in enumerate(self.pieces)}
-        return {id_: language for id_, language in tags.items() if language is not None}
-
     def bias(self, options: Options, prompt_id: int) -> Bias | None:
         """What an utterance is drawn to by its phrases and languages; None where it has none.
 
         prompt_id: of the language that it is in; only with that of auto do `languages` matter.
         Raises AsrError INVALID_ARGUMENT for a phrase with letters that the model cannot write.
         """
-        boost = tags = None
-        if options.phrases and options.boost:
-            boost = self._boost(options.phrases, options.boost)
-        if options.languages and prompt_id == self.config.default_prompt_id:
-            allowed = options.languages.split(",")
-            tags = split_tags(allowed, self.tags, self.prompts, self.device)
-        return Bias(boost, tags) if boost or tags else None
-
-    def _make_boost(self, phrases: str, boost: float) -> Boost:
-        parsed = parse_phrases(phrases)
-        for phrase in parsed:
-            if unknown := sorted(set(fold(phrase.text)) - self.piece_trie.alphabet):
-                raise invalid(
-                    f"phrases: {phrase.text!r} has {unknown[0]!r}, which no piece of this model's "
-                    "vocabulary has; valid: phrases that the model can write"
-                )
-        return Boost(PhraseTrie(self.piece_trie, parsed), boost, self.device)
+        return self.biases.of(options, held=prompt_id == self.config.default_prompt_id)
 
     def fresh_encoder(self, batch: int, frames_per_call: int) -> EncoderState:
         return EncoderState.fresh(

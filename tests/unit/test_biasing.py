@@ -345,14 +345,14 @@ def fond_of_tags(recognizer, monkeypatch):
     """A model that ends many a sentence."""
     head = recognizer.net.joint.head
     bias = head.bias.clone()
-    for id_, language in recognizer.tags.items():
+    for id_, language in recognizer.biases.tags.items():
         bias[id_] += {"en-US": 3.5, "de-DE": 2.0, "fr-FR": 4.0}[language]
     monkeypatch.setattr(head, "bias", bias)
     return recognizer
 
 
 def tags(recognizer, tokens) -> list[str]:
-    return [recognizer.tags[t.id] for t in tokens if t.id in recognizer.tags]
+    return [recognizer.biases.tags[t.id] for t in tokens if t.id in recognizer.biases.tags]
 
 
 @pytest.mark.parametrize("allowed", ["de-DE,fr-FR", "en-US,fr-FR", "en, de-DE"])
@@ -384,7 +384,7 @@ def test_the_best_allowed_tag_stands_where_another_would(fond_of_tags):
         strict=True,
     ):
         first = next(
-            i for i, t in enumerate(plain.tokens) if fond_of_tags.tags.get(t.id) == "en-US"
+            i for i, t in enumerate(plain.tokens) if fond_of_tags.biases.tags.get(t.id) == "en-US"
         )
         assert ids_and_frames([kept.tokens[:first]]) == ids_and_frames([plain.tokens[:first]])
         assert kept.tokens[first].frame == plain.tokens[first].frame
@@ -434,7 +434,7 @@ def test_a_language_given_in_mid_stream_is_not_held_to_the_list(fond_of_tags):
 
 def test_aliases_of_a_language_are_one(recognizer):
     en = recognizer.bias(options_for(recognizer, languages="en,fr-FR"), 101)
-    allowed, others = ([recognizer.tags[int(i)] for i in ids] for ids in en.tags)
+    allowed, others = ([recognizer.biases.tags[int(i)] for i in ids] for ids in en.tags)
     assert sorted(allowed) == ["en-US", "fr-FR"]
     assert others == ["de-DE"]
     everything = options_for(recognizer, languages="en-US,fr-FR,de-DE")

@@ -166,7 +166,7 @@ class StreamingEngine:
     def warm_up(self) -> None:
         """Run every lookahead once, so that the first stream pays for nothing."""
         self.rounds.warm_up()
-        _ = self.recognizer.piece_trie  # made here, so that no round waits for it
+        self.recognizer.biases.warm_up()
 
     def start(self) -> None:
         """Run rounds in a thread of the engine's own until `stop`."""
