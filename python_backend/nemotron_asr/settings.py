@@ -22,6 +22,7 @@ class Settings:
     dtype: str = "float32"
     slots: int = 64  # live streams at a time
     idle_timeout_s: float = 30.0  # a live stream without a packet for longer is ended
+    max_queued_s: float = 900.0  # audio of one live stream that may wait to be decoded
     max_file_s: float = 7200.0  # longest recording that asr_offline takes
     profanity_file: str = ""  # words that `profanity=mask` masks, one a line; bundled ones if empty
     control_dir: str = ""  # where `asr serve` says that it is about to stop
@@ -34,6 +35,7 @@ class Settings:
             raise ValueError(f"ASR_DTYPE is {self.dtype!r}; valid: {', '.join(DTYPES)}")
         _check_range("slots", self.slots, 1, MAX_SLOTS)
         _check_range("idle_timeout_s", self.idle_timeout_s, MIN_IDLE_TIMEOUT_S, MAX_IDLE_TIMEOUT_S)
+        _check_range("max_queued_s", self.max_queued_s, 10, 86_400)
         _check_range("max_file_s", self.max_file_s, 1, 86_400)
         _check_range("threads", self.threads, 0, 1024)
 

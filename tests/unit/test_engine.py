@@ -322,6 +322,72 @@ def test_a_fast_stream_does_not_hold_up_a_live_one(client):
     assert len(client.updates["fast"]) == 2
 
 
+def test_a_live_stream_shares_every_round_with_several_fast_ones(client):
+    """Files sent as fast as can be: a live packet is answered by the next round all the same."""
+    fast = [f"fast {i}" for i in range(6)]
+    for id_ in [*fast, "live"]:
+        client.ask(id_, start=True)
+    for id_ in fast:
+        for _ in range(8):
+            client.send(id_, pcm(160_000))
+    client.engine.step(client.now)
+    for packets_sent in range(1, 9):
+        client.send("live", pcm(5_200))
+        client.engine.step(client.now)
+        assert len(client.updates["live"]) == 1 + packets_sent
+    heard = [client.engine.table.get(id_).segment.frames for id_ in fast]
+    assert set(heard) == {9 * 4}, "each fast one had a chunk a round too"
+
+
+def test_queued_audio_is_bounded_and_says_how_much_waits(recognizer):
+    client = Client(StreamingEngine(recognizer, num_slots=2, max_queued_s=10.0))
+    audio = pcm(320_000)
+    for id_ in "ab":
+        client.ask(id_, start=True)
+    for id_ in "ab":
+        client.send(id_, audio[:150_000])
+    client.send("a", audio[150_000:200_000])  # 9.4 s wait, 3.1 s come
+    client.send("b", audio[150_000:160_000])
+    client.engine.step(client.now)
+    [refused] = [update for update in client.updates["a"] if update.error]
+    assert str(refused.error).startswith("UNAVAILABLE: 9.4 s of this stream's audio wait")
+    client.settle()
+    for id_ in "ab":  # what was refused is sent again
+        client.ask(id_, audio[{"a": 150_000, "b": 160_000}[id_] : 200_000])
+        client.send(id_, audio[200_000:300_000])
+        client.ask(id_, audio[300_000:], end=True)  # the last comes through
+        assert client.text(id_) == recognizer.transcribe([audio], latency_ms=320)[0].text
+    assert len(client.engine.table) == 0
+
+
+def test_a_client_that_died_with_a_long_queue_gives_its_slot_back(client, recognizer):
+    audio, answers = pcm(160_000), []
+    client.ask("dead", start=True)
+    client.ask("alive", start=True)
+    for _ in range(3):
+        dead = Request("dead", audio, False, False, {}, answers.append, lambda: True)
+        client.engine.submit(dead)
+    client.send("alive", audio)
+    client.now += 1
+    client.engine.step(client.now)
+    assert [str(a.error).partition(":")[0] for a in answers] == ["UNAVAILABLE"] * 3
+    assert client.engine.table.get("dead") is None
+    assert client.engine.metrics.ended["cancelled"] == 1
+    client.ask("alive", end=True)
+    assert client.text("alive") == recognizer.transcribe([audio], latency_ms=320)[0].text
+
+
+def test_a_packet_above_the_bound_is_refused_in_its_own_rate(recognizer):
+    client = Client(StreamingEngine(recognizer, num_slots=2, max_queued_s=10.0))
+    options = {"sample_rate": 8000, "channels": 2}
+    frames = 8000 * 10
+    assert client.ask("a", pcm(2 * frames), start=True, **options).error is None
+    error = client.ask("a", pcm(2 * frames + 2000)).error
+    assert str(error) == "INVALID_ARGUMENT: 10.1 s of audio in a packet; valid: up to 10 s"
+    assert client.ask("b", pcm(200_000), start=True).error.code == "INVALID_ARGUMENT"
+    assert len(client.engine.table) == 1, "a stream whose START is refused does not begin"
+
+
 def test_a_draining_engine_refuses_new_streams_and_ends_the_others(client, recognizer):
     audio = pcm(50_000)
     client.ask("a", audio[:20_000], start=True)

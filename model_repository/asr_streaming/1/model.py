@@ -16,7 +16,9 @@ from nemotron_asr.engine.garbage import spare_what_is_loaded
 class TritonPythonModel:
     def initialize(self, args):
         recognizer, settings = load(args)
-        self.engine = StreamingEngine(recognizer, settings.slots, settings.idle_timeout_s)
+        self.engine = StreamingEngine(
+            recognizer, settings.slots, settings.idle_timeout_s, settings.max_queued_s
+        )
         started = time.perf_counter()
         self.engine.warm_up()
         pb_utils.Logger.log_info(
@@ -46,6 +48,7 @@ class TritonPythonModel:
                     end=bool(flags & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END),
                     parameters=parameters_of(request),
                     reply=partial(self._reply, request, sender),
+                    is_cancelled=sender.is_cancelled,
                 )
             except Exception as error:
                 _send(sender, failure(error))

@@ -43,6 +43,7 @@ from .sessions import Session, SessionTable
 CHANGEABLE = ("language", "finalize")  # parameters of later packets
 MAX_ROWS = 128  # streams that one forward call takes
 SWEEP_INTERVAL_S = 0.25  # how long idle streams may outlive their limit
+LONG_QUEUE_S = 5.0  # audio waiting: worth asking whether somebody still wants the text
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,10 @@ class Update:
 
 @dataclass
 class Request:
-    """One packet of a stream. `reply` is called once, from the engine's thread."""
+    """One packet of a stream. `reply` is called once, from the engine's thread.
+
+    is_cancelled: whether nobody waits for the reply any more, as far as is known.
+    """
 
     id: Hashable
     audio: np.ndarray  # (n,) int16, n >= 0
@@ -120,6 +124,7 @@ class Request:
     end: bool
     parameters: dict
     reply: Callable[[Update], None]
+    is_cancelled: Callable[[], bool] = lambda: False
     until: int = 0  # samples of the stream up to this packet's end
     language: str | None = None  # where it changes with this packet
     finalize: bool = False
@@ -145,10 +150,18 @@ class StreamingEngine:
     """Live streams on one device. Allocates all their memory at once.
 
     num_slots: streams at a time.  idle_timeout_s: a stream without a packet for longer is ended.
+    max_queued_s: audio of one stream that may wait to be decoded.
     """
 
-    def __init__(self, recognizer: Recognizer, num_slots: int = 64, idle_timeout_s: float = 30.0):
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        num_slots: int = 64,
+        idle_timeout_s: float = 30.0,
+        max_queued_s: float = 900.0,
+    ):
         self.recognizer = recognizer
+        self.max_queued_s = max_queued_s
         self.table = SessionTable(num_slots, idle_timeout_s)
         self.arena = Arena(recognizer, num_slots)
         self.rounds = rounds_for(recognizer, self.arena, MAX_ROWS)
@@ -218,6 +231,7 @@ class StreamingEngine:
             self._next_sweep = now + SWEEP_INTERVAL_S
             for session in self.table.expired(now):
                 self._drop(session, "idle")
+            self._drop_cancelled()
         if self._ready:
             began = time.perf_counter()
             self._round(now)
@@ -226,6 +240,13 @@ class StreamingEngine:
         # here no START is under way, and none will be taken
         self.is_drained = self._draining and not (len(self.table) or self._inbox)
         return bool(self._ready or self._inbox)
+
+    def _drop_cancelled(self) -> None:
+        """End streams whose client has died and left much behind: others wait for the decoder."""
+        for session in list(self._ready):
+            if _queued_s(session) > LONG_QUEUE_S and session.requests[-1].is_cancelled():
+                error = AsrError(UNAVAILABLE, "the request was cancelled, and its stream with it")
+                self._drop(session, "cancelled", error)
 
     def _round(self, now: float) -> None:
         """One chunk of every session that has one."""
@@ -261,6 +282,7 @@ class StreamingEngine:
                     self._drop(session, "restart", error)
                     session = None
                 session = self._open(request, now)
+                self._check_room(session, request)
             elif session is None:
                 raise AsrError(
                     NOT_FOUND,
@@ -268,13 +290,14 @@ class StreamingEngine:
                     f"than {self.table.idle_timeout_s:g} s; begin it with the START flag",
                 )
             else:
+                self._check_room(session, request)
                 self._change(session, request)
             self._hear(session, request)
         except Exception as error:
             failure = _as_asr_error(error)
             if request.start:
                 self.metrics.refused[failure.code] += 1
-            if request.end and session is not None:  # nothing can follow: Triton forgets the id
+            if session is not None and (request.start or request.end):  # nothing can follow
                 self._drop(session, "error", failure)
             self._refuse(request, failure)
             return
@@ -308,6 +331,23 @@ class StreamingEngine:
         request.update.server = self.offer()
         request.finalize = options.finalize
         return session
+
+    def _check_room(self, session: Session, request: Request) -> None:
+        """Refuse audio that would make more wait than may. END comes through: it is the last."""
+        options = session.options
+        packet_s = len(request.audio) / options.channels / options.sample_rate
+        if packet_s > self.max_queued_s:
+            raise invalid(
+                f"{packet_s:.1f} s of audio in a packet; valid: up to {self.max_queued_s:g} s"
+            )
+        waiting_s = _queued_s(session)
+        if waiting_s + packet_s > self.max_queued_s and not request.end:
+            raise AsrError(
+                UNAVAILABLE,
+                f"{waiting_s:.1f} s of this stream's audio wait to be decoded, and a packet of "
+                f"{packet_s:.1f} s would make it more than {self.max_queued_s:g} s; it was not "
+                "heard: send it again once others are answered",
+            )
 
     def _change(self, session: Session, request: Request) -> None:
         """Read the parameters of a later packet: `language` may change, others may be repeated."""
@@ -356,6 +396,7 @@ class StreamingEngine:
             "max_channels": MAX_CHANNELS,
             "slots": self.table.num_slots,
             "idle_timeout_s": self.table.idle_timeout_s,
+            "max_queued_s": self.max_queued_s,
         }
 
     # Rounds
@@ -497,6 +538,12 @@ class StreamingEngine:
     def _refuse(self, request: Request, error: AsrError) -> None:
         self.metrics.errors[error.code] += 1
         request.answer(Update(error=error))
+
+
+def _queued_s(session: Session) -> float:
+    """Audio of a stream that waits to be decoded, in seconds."""
+    decoded = session.segment.start + session.segment.frames * TOKEN_FRAME_SAMPLES
+    return max(0, session.audio.stop - decoded) / SAMPLE_RATE
 
 
 def _as_asr_error(error: Exception) -> AsrError:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ..errors import INTERNAL, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE
 
 CODES = (INVALID_ARGUMENT, UNAVAILABLE, NOT_FOUND, INTERNAL)
-END_REASONS = ("end", "idle", "restart", "error", "shutdown")
+END_REASONS = ("end", "idle", "cancelled", "restart", "error", "shutdown")
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128)  # up to the largest batch
 LAG_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
