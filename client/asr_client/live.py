@@ -95,7 +95,7 @@ class LiveStream:
         progress: bool = False,
         max_in_flight: int = 64,
         timeout_s: float = 30.0,
-        reconnect_s: float = 60.0,
+        reconnect_s: float = 120.0,
         max_replay_s: float = 300.0,
     ):
         self.url = grpc_target(url)

@@ -58,7 +58,7 @@ _MIC_ENDPOINT_MS = 800  # a pause between sentences; shorter ones are within the
 @click.option(
     "--reconnect-s",
     type=click.FloatRange(min=0),
-    default=60,
+    default=120,
     show_default=True,
     help="How long to try where the server is lost; nothing that was said is. 0: give up at once.",
 )

@@ -133,7 +133,7 @@ def test_a_microphone_ends_utterances_by_itself(monkeypatch, flags, endpoint_ms)
     packets = iter([np.zeros(1600, np.int16)])
     monkeypatch.setattr("asr_client.audio.microphone_packets", lambda *_: packets)
     options = given(monkeypatch, "asr_client.stream_command.LiveStream", "stream", "--mic", *flags)
-    assert (options["endpoint_ms"], options["reconnect_s"]) == (endpoint_ms, 60)
+    assert (options["endpoint_ms"], options["reconnect_s"]) == (endpoint_ms, 120)
 
 
 def test_transcribe_passes_its_options_on(monkeypatch, clip):
