@@ -20,7 +20,7 @@ class Client:
         self.updates: dict[object, list[Update]] = defaultdict(list)
 
     def send(self, id_, audio=(), start=False, end=False, **parameters) -> None:
-        audio = np.asarray(audio, dtype=np.int16)
+        audio = as_int16(audio)
         reply = self.updates[id_].append
         self.engine.submit(Request(id_, audio, start, end, parameters, reply))
 
@@ -38,6 +38,10 @@ class Client:
 
     def words(self, id_) -> list:
         return [word for update in self.updates[id_] for word in update.words]
+
+
+def as_int16(audio) -> np.ndarray:
+    return np.asarray(audio, dtype=np.int16)
 
 
 def pcm(num_samples: int, seed: int = 0) -> np.ndarray:

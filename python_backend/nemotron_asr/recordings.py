@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 FRAMES_PER_CALL = 112  # encoder frames of a recording in one call: a multiple of every chunk
 ROWS_PER_CALL = 16  # recordings in one call
+MEL_BYTES = 1 << 24  # that a recording's mel may have before its memory grows
 
 
 def to_tokens(
@@ -61,15 +63,18 @@ def features_of_blocks(
     """The same of a recording that comes in blocks, (8 E, M) float32, and its number of samples.
 
     Keeps no more of the samples than a block. The mel is in the machine's memory, not the device's:
-    there it grows in place, by realloc, and is never there twice.
+    there it grows in place, in pages of its own, and is never there twice.
     """
-    mel = np.empty((0, recognizer.config.features.feature_size), np.float32)
+    memory, used = mmap(-1, MEL_BYTES, MAP_PRIVATE | MAP_ANONYMOUS), 0
 
     def append(num_frames: int, num_samples: int | None) -> None:
+        nonlocal used
         row = Chunk(kept, start, done, num_samples, prompt_id=0)
-        more = recognizer.features([row], num_frames)[0]
-        mel.resize((len(mel) + len(more), mel.shape[1]), refcheck=False)
-        mel[-len(more) :] = more.numpy(force=True)
+        more = recognizer.features([row], num_frames)[0].numpy(force=True).tobytes()
+        if used + len(more) > len(memory):
+            memory.resize(2 * len(memory))  # moves no page, and takes none that is not written
+        memory[used : used + len(more)] = more
+        used += len(more)
 
     kept, start, done = np.zeros(0, np.int16), 0, 0  # samples kept, from where; frames done
     for block in blocks:
@@ -83,8 +88,8 @@ def features_of_blocks(
     while (left := total_frames(num_samples) - done) > 0:
         append(min(left, FRAMES_PER_CALL), num_samples)
         done += FRAMES_PER_CALL
-    # Viewed by torch: numpy's strides of an array of nothing are not in C order for DLPack.
-    return torch.from_numpy(mel.ravel()).view(mel.shape), num_samples
+    mel = torch.from_numpy(np.frombuffer(memory, np.float32, used // 4))
+    return mel.view(-1, recognizer.config.features.feature_size), num_samples
 
 
 def encode(
