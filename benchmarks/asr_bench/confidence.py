@@ -12,10 +12,12 @@ import numpy as np
 
 from nemotron_asr import load_checkpoint
 from nemotron_asr.confidence import FILE_NAME, RAW, Calibration, logit
+from nemotron_asr.options import AUTO
 from nemotron_asr.text import Word
 
 from .manifests import NORMALISER, Utterance, normalise, read_manifest
 from .report import TextTable, make_report, say
+from .wer import transcribe
 
 METHOD = f"""Every word that comes out is right or wrong by jiwer's alignment with the reference
 ({NORMALISER}). Its raw confidence is the lowest posterior among its pieces. Platt's scaling,
@@ -25,7 +27,6 @@ right words over {{bins}} bins of as many words each. NCE: normalised cross entr
 that is right, 0 for what always saying the share of right words gives. AUC: how often a right word
 has the higher confidence of a right and a wrong one; scaling leaves it as it is."""
 BINS = 15
-BATCH = 32
 NEWTON_STEPS = 50
 RIDGE = 1e-3  # pulls towards the posterior as it is, where words are few
 
@@ -52,11 +53,9 @@ def run(
     halves: tuple[list, list] = ([], [])
     for path in manifests:
         utterances = read_manifest(path, limit)
-        for i in range(0, len(utterances), BATCH):
-            batch = utterances[i : i + BATCH]
-            heard = recognizer.transcribe([u.samples() for u in batch], latency_ms=latency_ms)
-            for j, (utterance, result) in enumerate(zip(batch, heard, strict=True), start=i):
-                halves[j % 2].extend(judge(utterance, result.words))
+        heard = transcribe(recognizer, utterances, AUTO, latency_ms)
+        for i, (utterance, result) in enumerate(zip(utterances, heard, strict=True)):
+            halves[i % 2].extend(judge(utterance, result.words))
     fitted, judged = (_judged(half) for half in halves)
     found = fit(fitted)
     rows = [

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import jiwer
 
-from nemotron_asr import Recognizer, load_checkpoint
+from nemotron_asr import load_checkpoint
 
-from .manifests import NORMALISER, Utterance, normalise, read_manifest
+from .manifests import NORMALISER, normalise, read_manifest
 from .report import TextTable, make_report, say
+from .wer import GIVEN, transcribe
 
 METHOD = f"""Every recording is transcribed with the same list: a given one, or all words of the
 set's texts that have a capital within a sentence. spoken: occurrences in the texts. found: the
@@ -19,7 +20,6 @@ share of those that came out of the same recording. false: more of them than wer
 of the whole set, and of the recordings in which no phrase is spoken: whatever the boost adds there
 is its harm. Boost 0 is without phrases. Normaliser of all texts: {NORMALISER}."""
 BOOSTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
-BATCH = 32
 _NAME = re.compile(r"(?<![.?!] )(?<!^)\b[^\W\d_]+")
 
 
@@ -42,8 +42,13 @@ def run(
         if phrases is not None:
             listed = [line for line in phrases.read_text(encoding="utf-8").splitlines() if line]
         for boost in boosts or BOOSTS:
-            heard = _transcribe(recognizer, utterances, listed, boost, latency_ms)
-            pairs = [(normalise(u.text), text) for u, text in zip(utterances, heard, strict=True)]
+            heard = transcribe(
+                recognizer, utterances, GIVEN, latency_ms, phrases=listed, boost=boost
+            )
+            pairs = [
+                (normalise(u.text), normalise(h.text))
+                for u, h in zip(utterances, heard, strict=True)
+            ]
             scores = score(pairs, [normalise(phrase.partition("^")[0]) for phrase in listed])
             rows.append({"set": path.stem, "phrases": len(listed), "boost": boost, **scores})
             say(f"{path.stem}, boost {boost:g}: {rows[-1]}")
@@ -62,26 +67,6 @@ def names(texts: Iterable[str]) -> list[str]:
     """Words with a capital within a sentence, sorted; I and its kind are none."""
     words = {word for text in texts for word in _NAME.findall(text)}
     return sorted(word for word in words if word[0].isupper() and len(word) > 1)
-
-
-def _transcribe(
-    recognizer: Recognizer,
-    utterances: Sequence[Utterance],
-    phrases: list[str],
-    boost: float,
-    latency_ms: int,
-) -> list[str]:
-    texts: dict[int, str] = {}
-    for language in {u.language for u in utterances}:
-        indices = [i for i, u in enumerate(utterances) if u.language == language]
-        for first in range(0, len(indices), BATCH):
-            batch = indices[first : first + BATCH]
-            audio = [utterances[i].samples() for i in batch]
-            results = recognizer.transcribe(
-                audio, language, latency_ms, phrases=phrases, boost=boost
-            )
-            texts |= {i: normalise(r.text) for i, r in zip(batch, results, strict=True)}
-    return [texts[i] for i in range(len(utterances))]
 
 
 def score(pairs: Sequence[tuple[str, str]], phrases: Sequence[str]) -> dict:

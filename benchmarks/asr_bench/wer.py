@@ -15,6 +15,7 @@ from asr_client import LiveStream
 from asr_client.audio import to_pcm16
 from nemotron_asr import Recognizer, load_checkpoint
 from nemotron_asr.options import AUTO
+from nemotron_asr.recognizer import Transcription
 
 from .manifests import NORMALISER, Utterance, normalise, read_manifest
 from .report import TextTable, make_report, say
@@ -28,6 +29,7 @@ reference), of a set as a whole and of each language in it, with the language gi
 the country aside. live: the same audio streamed through the real server in packets of 20 to 500 ms,
 as fast as it takes them; equal: utterances whose live text is the offline text to the letter."""
 ALL = "all"
+GIVEN = "given"  # prompted with the language of the recording, unlike AUTO
 BATCH = 64  # recordings in one call, and of streams at a time a quarter
 PACKET_SAMPLES = (320, 8000)
 
@@ -39,7 +41,7 @@ class WerSettings:
     dtype: str = "float32"
     device: str = "cpu"
     latencies_ms: tuple[int, ...] = ()  # all that the checkpoint has
-    prompts: tuple[str, ...] = ("given", AUTO)
+    prompts: tuple[str, ...] = (GIVEN, AUTO)
     live: bool = False
     url: str | None = None
     limit: int | None = None
@@ -47,7 +49,7 @@ class WerSettings:
 
 @dataclass(frozen=True)
 class Heard:
-    """What came out for an utterance."""
+    """What came out for an utterance; a `Transcription` has as much."""
 
     text: str
     language: str | None
@@ -85,10 +87,14 @@ def _known(utterances: Sequence[Utterance], prompt: str, languages: Iterable[str
 
 
 def transcribe(
-    recognizer: Recognizer, utterances: Sequence[Utterance], prompt: str, latency_ms: int
-) -> list[Heard]:
-    """Offline, many at a time."""
-    heard: dict[int, Heard] = {}
+    recognizer: Recognizer,
+    utterances: Sequence[Utterance],
+    prompt: str,
+    latency_ms: int,
+    **options,
+) -> list[Transcription]:
+    """Offline, many at a time.  options: of `Recognizer.transcribe`."""
+    heard: dict[int, Transcription] = {}
     by_language = defaultdict(list)
     for i, utterance in enumerate(utterances):
         by_language[AUTO if prompt == AUTO else utterance.language].append(i)
@@ -96,9 +102,8 @@ def transcribe(
         for first in range(0, len(indices), BATCH):
             batch = indices[first : first + BATCH]
             audio = [utterances[i].samples() for i in batch]
-            results = recognizer.transcribe(audio, language, latency_ms)
-            for i, result in zip(batch, results, strict=True):
-                heard[i] = Heard(result.text, result.language)
+            results = recognizer.transcribe(audio, language, latency_ms, **options)
+            heard |= zip(batch, results, strict=True)
     return [heard[i] for i in range(len(utterances))]
 
 

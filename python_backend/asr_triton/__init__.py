@@ -65,9 +65,12 @@ def from_torch(name: str, tensor: torch.Tensor):
     return pb_utils.Tensor.from_dlpack(name, tensor[None].contiguous())
 
 
-def text_outputs(request, text: str, result) -> list:
-    """TEXT, and RESULT where it was asked for.  result: a function that makes its dict."""
-    outputs = [bytes_tensor("TEXT", text)]
+def text_outputs(request, text, result) -> list:
+    """TEXT, and RESULT where it was asked for.
+
+    text: the tensor.  result: a function that makes RESULT's dict.
+    """
+    outputs = [text]
     if "RESULT" in request.requested_output_names():
         outputs.append(bytes_tensor("RESULT", json.dumps(result(), ensure_ascii=False)))
     return outputs

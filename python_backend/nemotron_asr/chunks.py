@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .config import HOP, SUBSAMPLING
+from .config import HOP, SAMPLE_RATE, SUBSAMPLING
 from .encoder import num_encoder_frames
 from .features import FRAME_REACH, first_sample_of, num_mel_frames
 
@@ -66,3 +66,8 @@ def first_sample_needed(num_frames: int) -> int:
 def total_frames(num_samples: int) -> int:
     """Encoder frames of a finished stream."""
     return num_encoder_frames(num_mel_frames(num_samples))
+
+
+def milliseconds(num_samples: int) -> int:
+    """Of 16 kHz audio, rounded down."""
+    return num_samples * 1000 // SAMPLE_RATE

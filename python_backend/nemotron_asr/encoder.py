@@ -133,6 +133,14 @@ class _Past:
         self.state.frames.index_add_(0, self.slots, torch.full_like(self.slots, num_frames))
 
 
+def position_embedding(farthest: int, num_frames: int, width: int, device) -> torch.Tensor:
+    """Sines and cosines of the distances `farthest` ... 1 - num_frames, (P, width) float32."""
+    distance = torch.arange(farthest, -num_frames, -1, device=device).float()
+    even = torch.arange(0, width, 2, device=device).float()
+    angle = distance[:, None] / 10000.0 ** (even / width)
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
+
+
 def num_encoder_frames(num_mel: int) -> int:
     """Encoder frames of a finished stream: ceil((N - 1) / 8) + 1, and none for none."""
     return (num_mel + SUBSAMPLING - 2) // SUBSAMPLING + 1 if num_mel > 0 else 0
@@ -323,10 +331,7 @@ class Encoder(nn.Module):
         """
         C, D = context, self.config.hidden_size
         device = self.layers[0].self_attn.bias_u.device
-        distance = torch.arange(C + num_frames - 1, -num_frames, -1, device=device).float()
-        even = torch.arange(0, D, 2, device=device).float()
-        angle = distance[:, None] / 10000.0 ** (even / D)
-        embedding = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)  # (P, D)
+        embedding = position_embedding(C + num_frames - 1, num_frames, D, device)
         made = [layer.self_attn.position_keys(embedding) for layer in self.layers]
         return Positions([keys for keys, _ in made], torch.stack([c for _, c in made]))
 

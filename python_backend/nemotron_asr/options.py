@@ -14,7 +14,6 @@ from .config import LOOKAHEAD_BY_LATENCY_MS, SAMPLE_RATE
 from .errors import invalid
 from .pcm import MIX
 
-SAMPLE_RATES = (SAMPLE_RATE,)  # what the engine takes
 AUTO = "auto"
 KEEP, MASK = "keep", "mask"
 MAX_BOOST = 20.0

@@ -83,9 +83,12 @@ class LiveAudio:
 
     def __init__(self, sample_rate: int = SAMPLE_RATE, channels: int = 1):
         """sample_rate: Hz, one of SAMPLE_RATES.  channels: 1 to MAX_CHANNELS, interleaved."""
-        self._channels = channels
-        self._resampler = Resampler(sample_rate) if sample_rate != SAMPLE_RATE else None
-        self._as_it_is = self._resampler is None and channels == 1
+        self._rate, self._channels = sample_rate, channels
+        self._as_it_is = sample_rate == SAMPLE_RATE and channels == 1
+        self._begin()
+
+    def _begin(self) -> None:
+        self._resampler = Resampler(self._rate) if self._rate != SAMPLE_RATE else None
         self._part = np.zeros(0, np.int16)  # of a frame whose other channels are still to come
 
     def push(self, packet: np.ndarray) -> np.ndarray:
@@ -102,7 +105,12 @@ class LiveAudio:
         return mono if self._resampler is None else self._resampler.push(mono)
 
     def finish(self) -> np.ndarray:
-        """The end of the stream: what was held back. A last frame that is not whole is left out."""
-        if self._resampler is not None:
-            return self._resampler.finish()
+        """The end of a signal: what was held back; what is pushed next begins another.
+
+        A last frame that is not whole is left out.
+        """
+        resampler = self._resampler
+        self._begin()
+        if resampler is not None:
+            return resampler.finish()
         return np.zeros(0, np.int16 if self._as_it_is else np.float32)

@@ -10,12 +10,11 @@ import torch
 
 from . import recordings
 from .biasing import Bias, Biases
-from .chunks import Chunk
+from .chunks import Chunk, milliseconds
 from .confidence import RAW, Calibration
 from .config import (
     LOOKAHEAD_BY_LATENCY_MS,
     LOOKAHEADS,
-    SAMPLE_RATE,
     SUBSAMPLING,
     TOKEN_FRAME_MS,
     ModelConfig,
@@ -49,7 +48,7 @@ class Transcription:
             "segment": 0,
             "words": [word._asdict() for word in self.words],
             "language": self.language,
-            "audio_processed_ms": self.num_samples * 1000 // SAMPLE_RATE,
+            "audio_processed_ms": milliseconds(self.num_samples),
         }
         if self.utterances is not None:
             same = {"language": self.language, "is_final": True, "reason": "endpoint"}

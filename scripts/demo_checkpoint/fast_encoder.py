@@ -15,7 +15,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from nemotron_asr.config import SUBSAMPLING
-from nemotron_asr.encoder import Attention, ConformerLayer, Convolution, Encoder, FeedForward
+from nemotron_asr.encoder import (
+    Attention,
+    ConformerLayer,
+    Convolution,
+    Encoder,
+    FeedForward,
+    position_embedding,
+)
 from nemotron_asr.subsampling import DepthwiseSeparable
 
 
@@ -122,13 +129,6 @@ def conformer_layer(layer: ConformerLayer, x, positions, hidden, dtype: torch.dt
     return _norm(layer.norm_out, x)
 
 
-def position_embedding(E: int, D: int, device) -> torch.Tensor:
-    """(2 E - 1, D): sines and cosines of the distances E - 1 ... 1 - E."""
-    distance = torch.arange(E - 1, -E, -1, device=device).float()
-    angle = distance[:, None] / 10000.0 ** (torch.arange(0, D, 2, device=device).float() / D)
-    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
-
-
 def hidden_keys(lens: torch.Tensor, E: int, left_context: int, lookahead: int) -> torch.Tensor:
     """(B, 1, E, E): -inf for keys of later chunks, of chunks too far back, and past the end."""
     chunk = torch.arange(E, device=lens.device) // (lookahead + 1)
@@ -166,7 +166,7 @@ class FastEncoder:
         lens = encoder_lens(num_mel)
         config = self.encoder.config
         hidden = hidden_keys(lens, E, config.left_context, lookahead)
-        positions = position_embedding(E, config.hidden_size, mel.device)
+        positions = position_embedding(E - 1, E, config.hidden_size, mel.device)
         x = subsample(self.encoder, mel, num_mel, self.dtype)
         for i, layer in enumerate(self.encoder.layers):
             x = self._layer(layer, x, positions, hidden, self.dtype)

@@ -67,10 +67,8 @@ class TritonPythonModel:
         try:
             if update.error is not None:
                 raise update.error
-            if update.text or "RESULT" in request.requested_output_names():
-                outputs = text_outputs(request, update.text, update.as_dict)
-            else:
-                outputs = [self.no_text]
+            text = bytes_tensor("TEXT", update.text) if update.text else self.no_text
+            outputs = text_outputs(request, text, update.as_dict)
             response = pb_utils.InferenceResponse(outputs)
         except Exception as error:  # an answer there must be
             response = failure(error)

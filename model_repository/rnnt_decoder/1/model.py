@@ -1,6 +1,14 @@
 """Encoder frames of whole recordings to text, words and language, a batch at a time."""
 
-from asr_triton import failure, load, parameters_of, serve_each, text_outputs, to_torch
+from asr_triton import (
+    bytes_tensor,
+    failure,
+    load,
+    parameters_of,
+    serve_each,
+    text_outputs,
+    to_torch,
+)
 from nemotron_asr import recordings
 
 
@@ -37,4 +45,4 @@ class TritonPythonModel:
     def _outputs(self, request, tokens, options):
         num_samples = int(to_torch(request, "NUM_SAMPLES")[0])
         result = self.recognizer.finished(tokens, num_samples, options)
-        return text_outputs(request, result.text, result.as_dict)
+        return text_outputs(request, bytes_tensor("TEXT", result.text), result.as_dict)

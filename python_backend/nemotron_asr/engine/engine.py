@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..chunks import Chunk, samples_needed, total_frames
+from ..chunks import Chunk, milliseconds, samples_needed, total_frames
 from ..config import SAMPLE_RATE, TOKEN_FRAME_SAMPLES
 from ..decoding import Token
 from ..errors import INTERNAL, NOT_FOUND, UNAVAILABLE, AsrError, invalid
@@ -36,7 +36,6 @@ from .segments import (
     Ended,
     Segment,
     UnheardSpeech,
-    milliseconds,
 )
 from .sessions import Session, SessionTable
 
@@ -88,8 +87,8 @@ class Update:
         """What this answer adds to each segment that it touches, where one ended with it."""
         text = words = 0
         for ended in self.ended:
-            piece = self._piece(ended.segment, ended.language, text, words, ended)
-            yield piece | {
+            chars, own = slice(text, ended.text_until), slice(words, ended.words_until)
+            yield self._piece(ended.segment, ended.language, chars, own) | {
                 "is_final": True,
                 "start_ms": milliseconds(ended.start),
                 "end_ms": milliseconds(ended.cut.sample),
@@ -97,16 +96,14 @@ class Update:
             }
             text, words = ended.text_until, ended.words_until
         if self.text[text:] or self.words[words:]:
-            yield self._piece(self.segment, self.language, text, words) | {"is_final": False}
+            rest = slice(text, None), slice(words, None)
+            yield self._piece(self.segment, self.language, *rest) | {"is_final": False}
 
-    def _piece(
-        self, segment: int, language: str | None, text: int, words: int, ended: Ended | None = None
-    ) -> dict:
-        text_until, words_until = (ended.text_until, ended.words_until) if ended else (None, None)
+    def _piece(self, segment: int, language: str | None, chars: slice, words: slice) -> dict:
         return {
             "segment": segment,
-            "text": self.text[text:text_until],
-            "words": [word._asdict() for word in self.words[words:words_until]],
+            "text": self.text[chars],
+            "words": [word._asdict() for word in self.words[words]],
             "language": language,
         }
 
@@ -372,16 +369,14 @@ class StreamingEngine:
 
         Where a segment ends the resampler ends too: what it held back belongs to that segment.
         """
-        audio, options = session.audio, session.options
+        audio = session.audio
         heard = audio.stop
         if request.language is not None:
             audio.append(session.live.finish())
-            session.live = LiveAudio(options.sample_rate, options.channels)
             request.cuts.append(Cut(audio.stop, LANGUAGE, request.language))
         audio.append(session.live.push(request.audio))
         if request.end or request.finalize:
             audio.append(session.live.finish())
-            session.live = LiveAudio(options.sample_rate, options.channels)
             request.cuts.append(Cut(audio.stop, END if request.end else FINALIZE))
         request.until = audio.stop
         self.metrics.audio_samples += audio.stop - heard

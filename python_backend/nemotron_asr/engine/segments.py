@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..biasing import Bias
-from ..chunks import first_sample_needed
-from ..config import SAMPLE_RATE, TOKEN_FRAME_MS, TOKEN_FRAME_SAMPLES
+from ..chunks import first_sample_needed, milliseconds
+from ..config import TOKEN_FRAME_MS, TOKEN_FRAME_SAMPLES
 from ..decoding import Token
 from ..options import Options
 from ..text import Fixed, TextAssembler
@@ -132,10 +132,6 @@ class Segment:
         if not self.spoken:
             return max(0, self.frames - ONSET_FRAMES)
         return self.spoken + (self.frames - self.spoken) // 2
-
-
-def milliseconds(sample: int) -> int:
-    return sample * 1000 // SAMPLE_RATE
 
 
 class UnheardSpeech:
