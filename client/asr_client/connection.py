@@ -64,15 +64,17 @@ class Connection:
                 self._answers += 1
                 self._on_answer(self, response)
         except grpc.RpcError as broken:
-            error = self._error(broken)
+            error = error_of_call(broken, self._url, self._answers)
         except Exception as bad:  # an answer that this client cannot read
             error = ServerError(f"INTERNAL: bad answer from {self._url}: {bad!r}")
         finally:
             self._outbox.put(None)
             self._on_lost(self, error)
 
-    def _error(self, error: grpc.RpcError) -> ClientError:
-        if error.code() in _BROKEN:
-            state = "lost the connection to" if self._answers else "cannot connect to"
-            return ServerUnavailable(f"{state} {self._url}: {error.details()}")
-        return error_from_message(f"{self._url}: {error.details()}")
+
+def error_of_call(error: grpc.RpcError, url: str, answers: int) -> ClientError:
+    """What a call broke of, after so many answers."""
+    if error.code() in _BROKEN:
+        state = "lost the connection to" if answers else "cannot connect to"
+        return ServerUnavailable(f"{state} {url}: {error.details()}")
+    return error_from_message(f"{url}: {error.details()}")

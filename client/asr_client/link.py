@@ -9,12 +9,9 @@ import time
 from collections.abc import Callable
 
 from .connection import Connection
-from .errors import AtCapacity, ClientError, ServerUnavailable, StreamNotFound
+from .errors import ClientError
+from .patience import FIRST_WAIT_S, LONGEST_WAIT_S, RELEASE_S, Patience
 from .session import StreamSession
-
-RELEASE_S = 0.5  # how long a stream that is given up waits for the server to free its slot
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 2.0  # before a lost stream is tried again; doubles
-_LOST = (ServerUnavailable, StreamNotFound)  # what another connection may mend
 
 log = logging.getLogger(__name__)
 
@@ -23,33 +20,15 @@ class Link:
     """Sends what a session has to send and hands it the answers; restores a lost stream.
 
     Every method but `open` and `close` is called with `changed` held, which guards the session too.
-    max_in_flight: packets that may wait for answers.  max_backlog: samples that may, after a loss.
-    timeout_s: the longest that an answer may take.  reconnect_s: how long a lost stream is tried,
-    counted until it gets on; 0: not at all.
     """
 
-    def __init__(
-        self,
-        url: str,
-        session: StreamSession,
-        *,
-        max_in_flight: int,
-        max_backlog: int,
-        timeout_s: float,
-        reconnect_s: float,
-    ):
+    def __init__(self, url: str, session: StreamSession, patience: Patience):
         self.changed = threading.Condition()
         self.error: ClientError | None = None  # what the stream ended of
         self._url = url
         self._session = session
-        self._max_in_flight = max_in_flight
-        self._max_backlog = max_backlog
-        self._catching_up = False  # from a loss until no more waits than usual
-        self._timeout_s = timeout_s
-        self._reconnect_s = reconnect_s
+        self._patience = patience
         self._connection: Connection | None = None  # None: lost
-        self._last_progress_s = 0.0  # the latest answer, or a packet after a pause
-        self._lost_at_s: float | None = None  # until the stream has got on again
         self._loss: ClientError | None = None  # the latest
         self._reconnector: threading.Thread | None = None  # while it works
 
@@ -63,18 +42,11 @@ class Link:
             self.close()
             raise
 
-    def has_room(self) -> bool:
-        """Whether another packet may be put into the session."""
-        if self._session.unanswered < self._max_in_flight:
-            return True
-        return self._catching_up and self._session.tape.backlog < self._max_backlog
-
     def flush(self) -> None:
         """Send what may be sent now."""
         if self._connection is None:
             return
-        if not self._session.in_flight:
-            self._last_progress_s = time.monotonic()
+        self._patience.on_send(time.monotonic())
         for request in self._session.requests():
             self._connection.send(request)
 
@@ -87,7 +59,7 @@ class Link:
             if remaining_s is None or remaining_s > 0:
                 self.changed.wait(remaining_s)
             else:
-                self._on_lost(self._connection, self._timeout_error())
+                self._on_lost(self._connection, self._patience.timeout_error())
 
     def fail(self, error: ClientError) -> None:
         """End the stream with this error, unless it is over."""
@@ -107,7 +79,7 @@ class Link:
             reconnector.join(RELEASE_S)
 
     def _connect(self) -> Connection:
-        self._last_progress_s = time.monotonic()
+        self._patience.on_connect(time.monotonic())
         self._connection = Connection(self._url, self._on_answer, self._on_lost)
         self.flush()
         return self._connection
@@ -118,24 +90,13 @@ class Link:
         connection.send_no_more()
 
     def _remaining_s(self) -> float | None:
-        """Seconds until the server must have answered, or else has dropped a stream so silent.
+        """Seconds until a wait is too long; None: no end.
 
-        None: no end. Of a stream that is lost the reconnecting thread keeps the time, and one that
-        is silent can be restored once it speaks.
+        Of a stream that is lost the reconnecting thread keeps the time.
         """
-        waits_for_server = bool(self._session.in_flight)
-        if self._connection is None or (self._reconnect_s and not waits_for_server):
+        if self._connection is None:
             return None
-        idle_s = 0 if waits_for_server else self._session.idle_timeout_s
-        return self._last_progress_s + self._timeout_s + idle_s - time.monotonic()
-
-    def _timeout_error(self) -> ClientError:
-        if self._session.in_flight:
-            return ServerUnavailable(f"no answer from {self._url} for {self._timeout_s:g} s")
-        return StreamNotFound(
-            f"NOT_FOUND: nothing was sent for longer than {self._session.idle_timeout_s:g} s, "
-            "the server's idle limit; call keep_alive() in pauses"
-        )
+        return self._patience.remaining_s(time.monotonic())
 
     def _on_answer(self, connection: Connection, response) -> None:
         """In the thread that reads the answers."""
@@ -143,17 +104,13 @@ class Link:
             if connection is not self._connection or self.error is not None:
                 return
             session = self._session
-            self._last_progress_s = time.monotonic()
             try:
                 got_on = session.accept(response)
             except ClientError as error:
                 self._on_lost(connection, error)
                 return
+            self._patience.on_answer(got_on, time.monotonic())
             self.flush()
-            if got_on or not session.unanswered:
-                self._lost_at_s = None
-            if session.unanswered < self._max_in_flight:
-                self._catching_up = False
             if session.done:
                 connection.send_no_more()
             self.changed.notify_all()
@@ -164,29 +121,22 @@ class Link:
             if connection is not self._connection or self.error or self._session.done:
                 return
             self._leave(connection)
-            if not self._is_mendable(error):
+            if not self._patience.is_mendable(error, self._reconnector is not None):
                 self.fail(error)
                 return
             self._connection, self._loss = None, error
-            self._catching_up = True
-            if self._lost_at_s is None:
-                self._lost_at_s = time.monotonic()
+            self._patience.on_loss(time.monotonic())
             if self._reconnector is None:
-                log.warning("%s; reconnecting for up to %g s", error, self._reconnect_s)
+                log.warning("%s; reconnecting for up to %g s", error, self._patience.reconnect_s)
                 self._reconnector = threading.Thread(
                     target=self._reconnect, args=(connection,), name="asr-live-link", daemon=True
                 )
                 self._reconnector.start()
             self.changed.notify_all()
 
-    def _is_mendable(self, error: ClientError) -> bool:
-        """Whether to try again. Not what was never open; a full server only on the way back."""
-        kinds = (*_LOST, AtCapacity) if self._reconnector is not None else _LOST
-        return bool(self._reconnect_s and self._session.server) and isinstance(error, kinds)
-
     def _reconnect(self, connection: Connection) -> None:
         """Try until the server takes the stream again, the time is over or the stream is."""
-        wait_s = _FIRST_WAIT_S
+        wait_s = FIRST_WAIT_S
         while connection is not None:
             connection.close(RELEASE_S)
             with self.changed:
@@ -194,11 +144,11 @@ class Link:
                 connection = self._try_again()
                 if connection is None:
                     self._reconnector = None
-            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
     def _try_again(self) -> Connection | None:
         """Connect once more.  Returns the connection if it was lost again; None: try no more."""
-        left_s = self._lost_at_s + self._reconnect_s - time.monotonic()
+        left_s = self._patience.left_s(time.monotonic())
         if left_s <= 0:
             self.fail(self._loss)
         if self.error is not None:
@@ -207,10 +157,10 @@ class Link:
         connection = self._connect()
         settled = self.changed.wait_for(
             lambda: self._session.started or self.error or self._connection is not connection,
-            min(self._timeout_s, left_s),
+            min(self._patience.timeout_s, left_s),
         )
         if not settled:
-            self._on_lost(connection, self._timeout_error())
+            self._on_lost(connection, self._patience.timeout_error())
         if self.error is None and self._connection is not connection:
             return connection
         if self.error is None:

@@ -22,18 +22,15 @@ from nemotron_asr.errors import AsrError
 from nemotron_asr.options import option_table
 
 from .address import grpc_target
-from .audio import AudioFormat, Samples, to_pcm16
+from .audio import Samples, to_pcm16
 from .errors import ClientError, InvalidArgument, StreamClosed
-from .link import RELEASE_S, Link
+from .link import Link
+from .patience import RELEASE_S
 from .replay import AUDIO, END, SILENCE
 from .results import Result, Transcript
-from .session import StreamSession
-from .wire import unusual
+from .stream_options import MAX_PACKET_S, StreamOptions
 
 DEFAULT_URL = "127.0.0.1:8001"
-MAX_PACKET_S = 5  # seconds of audio in one request; `send` cuts what is longer
-_LONGEST_UTTERANCE_MS = 600_000  # that the server takes
-_CUT_AT_LATEST = 1.25  # times max_utterance_ms, where there is no pause
 
 
 class LiveStream:
@@ -99,32 +96,19 @@ class LiveStream:
         max_replay_s: float = 300.0,
     ):
         self.url = grpc_target(url)
-        self._format = AudioFormat(sample_rate, channels, encoding)
-        self._max_packet_samples = self._format.num_samples(MAX_PACKET_S * 1000)
-        if reconnect_s:
-            max_utterance_ms = _kept(max_utterance_ms, max_replay_s)
-        options = {"language": language, "latency_ms": latency_ms, "sample_rate": sample_rate}
-        options |= unusual(
-            channels=channels, punctuation=punctuation, capitals=capitals, profanity=profanity,
+        options = StreamOptions(
+            language=language, latency_ms=latency_ms, sample_rate=sample_rate, channels=channels,
+            encoding=encoding, punctuation=punctuation, capitals=capitals, profanity=profanity,
             languages=languages, phrases=phrases, boost=boost, endpoint_ms=endpoint_ms,
-            max_utterance_ms=max_utterance_ms, recover_ms=recover_ms,
+            max_utterance_ms=max_utterance_ms, recover_ms=recover_ms, words=words,
+            progress=progress, max_in_flight=max_in_flight, timeout_s=timeout_s,
+            reconnect_s=reconnect_s, max_replay_s=max_replay_s,
         )  # fmt: skip
-        segmented = bool(endpoint_ms or max_utterance_ms or recover_ms)
-        self._session = StreamSession(
-            options,
-            details=words or segmented,
-            progress=progress,
-            replay=bool(reconnect_s),
-            format=self._format,
-        )
-        self._link = Link(
-            self.url,
-            self._session,
-            max_in_flight=max_in_flight,
-            max_backlog=self._format.num_samples(int(max_replay_s * 1000)),
-            timeout_s=timeout_s,
-            reconnect_s=reconnect_s,
-        )
+        self._format = options.format()
+        self._max_packet_samples = self._format.num_samples(MAX_PACKET_S * 1000)
+        self._session = options.session()
+        self._patience = options.patience(self.url, self._session)
+        self._link = Link(self.url, self._session, self._patience)
         self._changed = self._link.changed  # guards everything below, and the session
         self._error_seen = False  # by the caller, not only by the feeding thread
         self._part = SILENCE  # of a frame whose other channels are still to come
@@ -150,7 +134,7 @@ class LiveStream:
         pcm = self._whole_frames(to_pcm16(samples, self._format))  # (n,) int16
         for begin in range(0, max(len(pcm), 1), self._max_packet_samples):
             with self._changed:
-                self._wait(lambda: self._session.ending or self._link.has_room())
+                self._wait(lambda: self._session.ending or self._patience.has_room())
                 self._put(AUDIO, pcm[begin : begin + self._max_packet_samples])
 
     def feed(self, chunks: Iterable[Samples]) -> None:
@@ -296,16 +280,6 @@ class LiveStream:
         if self._feed_error is not None and not self._error_seen:
             self._error_seen = True
             raise self._feed_error
-
-
-def _kept(max_utterance_ms: int, max_replay_s: float) -> int:
-    """The longest utterance, so that it can be kept: it may become a little longer."""
-    longest_s = _LONGEST_UTTERANCE_MS / 1000 * _CUT_AT_LATEST
-    if not 1 <= max_replay_s <= longest_s:
-        valid = f"1 to {longest_s:g}"
-        raise InvalidArgument(f"INVALID_ARGUMENT: max_replay_s {max_replay_s}; valid: {valid}")
-    kept_ms = int(max_replay_s * 1000 / _CUT_AT_LATEST)
-    return min(max_utterance_ms or kept_ms, kept_ms)
 
 
 def transcribe_live(chunks: Iterable[Samples], **options) -> Iterator[Result]:

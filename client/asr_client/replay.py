@@ -65,6 +65,11 @@ class Tape:
         self.end = packet.end
         return packet
 
+    def extend(self, packet: Packet, pcm: np.ndarray) -> None:
+        """More audio for the last packet."""
+        packet.pcm = np.concatenate([packet.pcm, pcm])
+        self.end = packet.end
+
     def answered(self, packet: Packet) -> None:
         packet.answered = True
         self.answered_until = max(self.answered_until, packet.end)

@@ -20,6 +20,8 @@ from .replay import AUDIO, END, SILENCE, START, Overlap, Packet, Tape
 from .results import Result, Segment, Transcript, Word, words_from_json
 
 _DEFAULT_IDLE_TIMEOUT_S = 60  # where the server does not say
+_MERGE_BEHIND = 2  # packets in flight; of those that answer at once none waits
+_MERGED_MS = 1200  # no packet that waits grows beyond; the longest chunk is 1120 ms
 _UNDER_WAY_S = 30  # of audio at a time; more than half of what the server lets wait is never
 
 
@@ -37,6 +39,8 @@ class StreamSession:
     options: the stream's request parameters.  details: ask for RESULT with every packet.
     progress: keep a Result for every packet, not only where text, words or the end came.
     replay: keep what `restart` needs.  format: of the samples.
+    merge: send fewer packets: audio waits until it completes a chunk, as far as the server tells
+    what one lacks, or until no more than one packet waits for its answer.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class StreamSession:
         details: bool,
         progress: bool,
         replay: bool = False,
+        merge: bool = False,
         format: AudioFormat = MODEL_FORMAT,
     ):
         self.server: dict = {}  # what the server offers, from the answer to START
@@ -57,6 +62,7 @@ class StreamSession:
         self._details = details
         self._progress = progress
         self._replay = replay
+        self._merge = merge
         self._format = format
         self._waiting: deque[Packet] = deque()  # not sent on this connection
         self._finished: list[Segment] = []
@@ -90,6 +96,7 @@ class StreamSession:
         self._has_text = False  # this connection
         self.in_flight.clear()
         self._under_way = 0  # samples in flight
+        self._missing: int | None = None  # samples that a chunk lacks beside those sent, if known
         self._waiting = deque([Packet(START, options=self.tape.options), *self.tape])
         given = self._given
         self._overlap = Overlap(given.text, given.words) if given.text else None
@@ -98,13 +105,25 @@ class StreamSession:
         """The next packet.  pcm: (n,) int16, n >= 0.  options: `finalize` or `language`."""
         self.ending = kind == END
         self._language = options.get("language", self._language)
-        self._waiting.append(self.tape.add(kind, pcm, options))
+        last = self._waiting[-1] if self._waiting else None
+        plain = kind == AUDIO and len(pcm) and not options
+        if self._merge and plain and last is not None and self._may_grow(last):
+            self.tape.extend(last, pcm)
+        else:
+            self._waiting.append(self.tape.add(kind, pcm, options))
+
+    def _may_grow(self, packet: Packet) -> bool:
+        """Whether audio may be added to a packet that waits to be sent."""
+        plain = packet.kind == AUDIO and len(packet.pcm) and not packet.options
+        short = len(packet.pcm) < self._format.num_samples(_MERGED_MS)
+        return bool(plain and short and not packet.answered)
 
     def requests(self) -> Iterator[service_pb2.ModelInferRequest]:
         """What is to be sent now: the START alone until it is answered, then what has room."""
         while self._waiting and self._may_go(self._waiting[0]):
             packet = self._waiting.popleft()
             packet.under_way = len(packet.pcm)
+            self._missing = self._missing_after(packet.under_way)
             self._under_way += packet.under_way
             self.in_flight.append(packet)
             yield self._request(packet)
@@ -112,9 +131,30 @@ class StreamSession:
     def _may_go(self, packet: Packet) -> bool:
         if not self.started:
             return packet.kind == START
+        if self._merge and not self._is_worth_it(packet):
+            return False
         limit_s = min(_UNDER_WAY_S, self.server.get("max_queued_s", _UNDER_WAY_S * 2) / 2)
         limit = self._format.num_samples(int(limit_s * 1000))
         return not self.in_flight or self._under_way + len(packet.pcm) <= limit
+
+    def _is_worth_it(self, packet: Packet) -> bool:
+        """Whether a packet completes a chunk, or something behind it does not wait."""
+        if len(self.in_flight) >= _MERGE_BEHIND:
+            return False
+        is_last = len(self._waiting) == 1 and self._may_grow(packet)
+        return not is_last or len(packet.pcm) >= (self._missing or 0)
+
+    def _missing_after(self, sent: int) -> int | None:
+        """What a chunk lacks when so many more samples are sent.
+
+        Of audio that is resampled that is not certain: then nothing waits until the server tells.
+        """
+        if self._missing is None or self._missing > sent:
+            return self._missing and self._missing - sent
+        if self._format.sample_rate != SAMPLE_RATE:
+            return None
+        chunk = self._format.num_samples(self.tape.options["latency_ms"])
+        return chunk - (sent - self._missing) % chunk
 
     def end_request(self) -> service_pb2.ModelInferRequest:
         """An END beside the packets: the server may forget what is on this connection."""
@@ -140,6 +180,8 @@ class StreamSession:
         answer = wire.parse_response(response)
         again = packet.answered
         result = answer.result or {}
+        if not self.in_flight and "missing_samples" in result:  # else more was sent since
+            self._missing = result["missing_samples"] * self._format.channels
         if packet.kind == START:
             self.server = result.get("server", {})
             self.started = True

@@ -65,13 +65,18 @@ def from_torch(name: str, tensor: torch.Tensor):
     return pb_utils.Tensor.from_dlpack(name, tensor[None].contiguous())
 
 
-def text_outputs(request, text, result) -> list:
-    """TEXT, and RESULT where it was asked for.
+def wants_result(request) -> bool:
+    """Whether RESULT was asked for."""
+    return "RESULT" in request.requested_output_names()
+
+
+def text_outputs(text, result, with_result: bool) -> list:
+    """TEXT, and RESULT where it is wanted.
 
     text: the tensor.  result: a function that makes RESULT's dict.
     """
     outputs = [text]
-    if "RESULT" in request.requested_output_names():
+    if with_result:
         outputs.append(bytes_tensor("RESULT", json.dumps(result(), ensure_ascii=False)))
     return outputs
 

@@ -22,6 +22,7 @@ MIX = "mix"  # of all channels of a file; or a channel's number, from 0
 PCM16 = "pcm16"
 _G711 = {"mulaw": "ULAW", "alaw": "ALAW"}  # encoding -> libsndfile's name of it
 ENCODINGS = (PCM16, *_G711)
+HELD_BACK_MS = 120  # by the resampler, at most
 _FULL_SCALE = np.float32(32768)
 
 
@@ -103,6 +104,13 @@ class LiveAudio:
         self._part = samples[whole:]
         mono = mix(samples[:whole].reshape(-1, self._channels) / _FULL_SCALE)
         return mono if self._resampler is None else self._resampler.push(mono)
+
+    def least(self, num_samples: int) -> int:
+        """Samples of a channel without which so many more, at 16 kHz, surely do not come out."""
+        if self._resampler is None:
+            return max(0, num_samples)
+        held_back = self._rate * HELD_BACK_MS // 1000
+        return max(0, num_samples * self._rate // SAMPLE_RATE - held_back)
 
     def finish(self) -> np.ndarray:
         """The end of a signal: what was held back; what is pushed next begins another.

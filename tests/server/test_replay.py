@@ -242,7 +242,7 @@ def test_sending_does_not_wait_while_a_server_is_away_and_what_is_kept_is_bounde
             server.grpc_address, reconnect_s=6, max_replay_s=20, max_in_flight=4, timeout_s=LIMIT_S
         )
         server.stop(at_once=True)
-        wait_for(lambda: stream._link._lost_at_s is not None)
+        wait_for(lambda: stream._link._patience._lost_at_s is not None)
         sent = []
 
         def send_for_ever() -> None:

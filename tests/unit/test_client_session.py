@@ -10,6 +10,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from asr_client import wire
+from asr_client.audio import AudioFormat
 from asr_client.errors import ServerError, StreamNotFound
 from asr_client.replay import AUDIO, END, SILENCE
 from asr_client.results import Word
@@ -182,3 +183,74 @@ def test_an_answer_without_text_is_an_error():
 def test_bytes_tensors_of_several_elements():
     raw = b"".join(struct.pack("<I", len(e)) + e for e in (b"a", b"", b"bcd"))
     assert list(wire.iter_bytes_tensor(raw)) == [b"a", b"", b"bcd"]
+
+
+def merging(**kwargs) -> StreamSession:
+    """A stream that sends no more packets than it must, its START answered: 3000 are missing."""
+    stream = session(merge=True, details=True, **kwargs)
+    list(stream.requests())
+    stream.accept(response("", server={}, missing_samples=3000))
+    return stream
+
+
+def put(stream: StreamSession, *lengths: int) -> list[int]:
+    """Audio of these lengths, one after another.  Returns those of the requests."""
+    went = []
+    for length in lengths:
+        stream.put(AUDIO, np.zeros(length, np.int16))
+        went += [r.inputs[0].shape[1] for r in stream.requests()]
+    return went
+
+
+def test_audio_waits_for_the_rest_of_its_chunk():
+    stream = merging()
+    assert put(stream, 1000, 1000, 999) == []
+    assert put(stream, 1) == [3000]
+    assert put(stream, 5119) == []  # the next chunk, before the server says anything
+    assert put(stream, 500) == [5619]
+    stream.accept(response("a", missing_samples=1))  # counts from another sample on
+    assert put(stream, 4619) == []
+    stream.accept(response("b", missing_samples=4700))  # an utterance ended: chunks begin elsewhere
+    assert put(stream, 80) == []
+    assert put(stream, 1) == [4700]
+    assert stream.tape.end == 3000 + 5619 + 4700
+
+
+def test_what_does_not_wait_takes_the_audio_before_it_along():
+    stream = merging()
+    assert put(stream, 100) == []
+    stream.put(AUDIO, finalize=True)
+    assert [r.inputs[0].shape[1] for r in stream.requests()] == [100, 0]
+    for _ in range(2):
+        stream.accept(response("", missing_samples=3000))
+    assert put(stream, 100, 0) == [100, 0]  # keep-alive
+    for _ in range(2):
+        stream.accept(response("", missing_samples=2900))
+    assert put(stream, 100) == []
+    stream.put(END)
+    assert [r.inputs[0].shape[1] for r in stream.requests()] == [100, 0]
+
+
+def test_packets_behind_two_without_an_answer_go_as_one():
+    stream = merging(format=AudioFormat(8_000))
+    assert put(stream, 3000) == [3000]
+    assert put(stream, 10, 10, 10) == [10]  # resampled: what is missing is known from answers alone
+    stream.accept(response("", missing_samples=99))
+    assert put(stream, 10) == [30]
+
+
+def test_a_server_that_tells_nothing_gets_every_packet():
+    stream = session(merge=True)
+    sent(stream)
+    assert put(stream, 10) == [10]
+    stream.accept(response(""))
+    assert put(stream, 10) == [10]
+
+
+def test_merged_audio_is_sent_again_whole():
+    stream = merging(replay=True)
+    put(stream, 1000, 1000, 1500)
+    stream.restart()
+    assert len(list(stream.requests())) == 1
+    stream.accept(response("", server={}, missing_samples=3000))
+    assert [r.inputs[0].shape[1] for r in stream.requests()] == [3500]

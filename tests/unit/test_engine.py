@@ -66,6 +66,21 @@ def test_packets_of_any_size_give_the_same_text(client, recognizer, packet):
     assert live == recognizer.transcribe([audio], latency_ms=320)[0].text
 
 
+@pytest.mark.parametrize("latency_ms", CHUNK)
+def test_an_answer_tells_what_the_next_chunk_lacks(client, latency_ms):
+    """One sample fewer completes none; with them it is complete."""
+    audio, at = pcm(5 * CHUNK[latency_ms], seed=latency_ms), 0
+    missing = client.ask("s", start=True, latency_ms=latency_ms).missing
+    for _ in range(3):
+        for size, chunks in ((missing - 1, 0), (1, 1)):
+            before = client.engine.metrics.rounds
+            update = client.ask("s", audio[at : at + size])
+            assert client.engine.metrics.rounds - before == chunks
+            at += size
+        missing = update.missing
+        assert missing == CHUNK[latency_ms]
+
+
 def test_neighbours_of_other_lookaheads_and_languages_change_nothing(recognizer):
     rng = random.Random(7)
     client = Client(StreamingEngine(recognizer, num_slots=32))

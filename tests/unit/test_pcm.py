@@ -144,3 +144,17 @@ def test_g711_is_what_a_wav_file_of_it_is(encoding, subtype):
 def test_another_encoding_is_named():
     with pytest.raises(AsrError, match=r"^INVALID_ARGUMENT: encoding 'opus'.*mulaw, alaw"):
         decode_g711(b"", "opus")
+
+
+@pytest.mark.parametrize("rate", SAMPLE_RATES)
+def test_fewer_samples_than_the_least_are_surely_too_few(rate):
+    audio, out = LiveAudio(rate), 0
+    for size in (1, 777, 5000, 3, 2048):
+        for wanted in (1, 500, 5120, 20_000):
+            least = audio.least(wanted)
+            assert least <= -(-wanted * rate // 16_000)
+            if least > size:
+                got = len(audio.push(noise(size)))
+                out += got
+                assert got < wanted
+    assert out

@@ -59,6 +59,7 @@ class Update:
     segment_start: int = 0  # its first sample: what a lost stream is to be sent again from
     ended: list[Ended] = field(default_factory=list)  # segments that ended with this answer
     audio_processed_ms: int = 0
+    missing: int = 0  # samples of a channel, as they are sent, that the next chunk lacks at least
     server: dict | None = None  # on START: what is on offer
     error: AsrError | None = None
 
@@ -76,6 +77,7 @@ class Update:
             "words": [word._asdict() for word in self.words],
             "language": self.language,
             "audio_processed_ms": self.audio_processed_ms,
+            "missing_samples": self.missing,
         }
         if self.ended:
             result["segments"] = list(self._segments())
@@ -430,6 +432,10 @@ class StreamingEngine:
         update.segment_start = segment.start
         update.language = segment.assembler.language or session.language
         update.audio_processed_ms = milliseconds(heard)
+        chunk_end = segment.frames + session.options.lookahead + 1
+        update.missing = session.live.least(
+            segment.start + samples_needed(chunk_end) - request.until
+        )
         if request.end:
             self._drop(session, "end")
         request.answer(update)

@@ -1,0 +1,347 @@
+"""Live transcription over gRPC for asyncio: what a server of many streams needs.
+
+    async with AsyncLiveStream("127.0.0.1:8001", language="en-US") as stream:
+        await stream.send(samples)  # ... and stream.end(), in any task
+        async for result in stream.results():
+            print(result.text, end="", flush=True)
+
+The same options, results, errors and way back as `LiveStream`. Streams share a connection where a
+channel is given: each is a call of its own, so that no answer queues behind those of another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+
+import grpc
+import numpy as np
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from nemotron_asr.errors import AsrError
+from nemotron_asr.options import option_table
+
+from .address import grpc_target, is_loopback
+from .audio import Samples, to_pcm16
+from .connection import error_of_call
+from .errors import ClientError, InvalidArgument, ServerError, ServerUnavailable, StreamClosed
+from .patience import FIRST_WAIT_S, LONGEST_WAIT_S, RELEASE_S
+from .replay import AUDIO, END, SILENCE
+from .results import Result, Transcript
+from .stream_options import MAX_PACKET_S, StreamOptions
+
+_LOOKS = 10  # at an answer that is due, in the time that it may take
+
+log = logging.getLogger(__name__)
+
+
+def open_channel(url: str) -> grpc.aio.Channel:
+    """A connection for streams to share.  url: host:port of the server's gRPC endpoint."""
+    target = grpc_target(url)
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    if is_loopback(target):
+        options.append(("grpc.enable_http_proxy", 0))
+    return grpc.aio.insecure_channel(target, options)
+
+
+class AsyncLiveStream:
+    """One live stream, to be used in one event loop; sending and reading may be in two tasks.
+
+    options: the keyword arguments of `LiveStream`.  channel: of `open_channel`, which stays open;
+    without one the stream has a connection of its own.
+    Packets that are sent while two others wait for their answers go as one, of a second at most.
+    """
+
+    def __init__(self, url: str, *, channel: grpc.aio.Channel | None = None, **options):
+        self.url = grpc_target(url)
+        read = StreamOptions(**options)
+        self._format = read.format()
+        self._max_packet_samples = self._format.num_samples(MAX_PACKET_S * 1000)
+        self._session = read.session(merge=True)
+        self._patience = read.patience(self.url, self._session)
+        self._own_channel = channel is None
+        self._channel = channel or open_channel(url)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._error: ClientError | None = None  # what the stream ended of
+        self._part = SILENCE  # of a frame whose other channels are still to come
+        self._waiters: set[asyncio.Future] = set()
+        self._call: _Call | None = None  # None: lost
+        self._task: asyncio.Task | None = None  # over all calls of the stream
+
+    @property
+    def server(self) -> dict:
+        """What the server offers: model, latencies_ms, languages, sample_rates, slots, ..."""
+        return self._session.server
+
+    @property
+    def error(self) -> ClientError | None:
+        """What the stream ended of, None while it lives and after its end."""
+        return self._error
+
+    async def open(self) -> AsyncLiveStream:
+        """Wait for the server's consent.
+
+        Raises InvalidArgument (an option), AtCapacity or ServerUnavailable.
+        """
+        self._task = asyncio.create_task(self._keep_up())
+        try:
+            await self._wait(lambda: self._session.started)
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def send(self, samples: Samples) -> None:
+        """Send audio, as `LiveStream.send` takes it; waits while too much has no answer.
+
+        Raises InvalidArgument (the samples; the stream goes on), StreamClosed, the stream's error.
+        """
+        pcm = self._whole_frames(to_pcm16(samples, self._format))  # (n,) int16
+        for begin in range(0, max(len(pcm), 1), self._max_packet_samples):
+            if not self._patience.has_room():
+                await self._wait(lambda: self._session.ending or self._patience.has_room())
+            self._put(AUDIO, pcm[begin : begin + self._max_packet_samples])
+
+    def finalize(self) -> None:
+        """End the utterance here and go on; see `LiveStream.finalize`."""
+        self._put(AUDIO, finalize=True)
+
+    def set_language(self, language: str) -> None:
+        """Audio sent from now on is in this language.  Raises InvalidArgument; StreamClosed."""
+        table = option_table(self.server.get("languages", ()), ())
+        try:
+            language = table["language"].read(language)
+        except AsrError as error:
+            raise InvalidArgument(str(error)) from error
+        if language != self._session.language:
+            self._put(AUDIO, language=language)
+
+    async def keep_alive(self) -> None:
+        """Send an empty packet; see `LiveStream.keep_alive`."""
+        await self.send(SILENCE)
+
+    def end(self) -> None:
+        """Say that no more audio comes: what remains is in `results`."""
+        if not self._session.ending and self._error is None:
+            self._session.put(END)
+            self._flush()
+
+    async def results(self) -> AsyncIterator[Result]:
+        """Results as they arrive, up to and including the final one.  Raises the stream's error."""
+        session = self._session
+        while True:
+            while session.results:
+                yield session.results.popleft()
+            if session.done:
+                return
+            await self._wait(lambda: session.results or session.done)
+
+    async def finish(self) -> Transcript:
+        """End the stream, wait for the remaining results and return the whole transcript.
+
+        Results that nobody has read yet stay readable.  Raises the stream's error.
+        """
+        self.end()
+        await self._wait(lambda: self._session.done)
+        await self.close()
+        return self._session.transcript()
+
+    async def close(self) -> None:
+        """Give the stream up: audio without an answer is lost. Does nothing after the end.
+
+        The server is told and given a moment to free the slot.
+        """
+        self._fail(StreamClosed("the stream was closed"))
+        if self._task is not None and not self._task.done():
+            if self._call is None:  # between two calls
+                self._task.cancel()
+            else:
+                self._call.leave(None if self._session.done else self._session.end_request())
+            await asyncio.wait([self._task])
+        if self._own_channel:
+            await self._channel.close()
+
+    async def __aenter__(self) -> AsyncLiveStream:
+        return await self.open()
+
+    async def __aexit__(self, exc_type, *_exc) -> None:
+        try:
+            if exc_type is None and self._error is None:
+                await self.finish()
+        finally:
+            await self.close()
+
+    def _whole_frames(self, pcm: np.ndarray) -> np.ndarray:
+        """The samples up to a whole frame of channels; the rest waits for those that follow."""
+        channels = self._format.channels
+        if channels == 1:
+            return pcm
+        pcm = np.concatenate([self._part, pcm])
+        whole = len(pcm) - len(pcm) % channels
+        self._part = pcm[whole:]
+        return pcm[:whole]
+
+    def _put(self, kind: str, pcm=SILENCE, **options: str | bool) -> None:
+        if self._error is not None:
+            raise self._error
+        if self._session.ending:
+            raise StreamClosed("the stream has ended and takes no more audio")
+        self._session.put(kind, pcm, **options)
+        self._flush()
+
+    def _flush(self) -> None:
+        """Send what may be sent now."""
+        if self._call is not None:
+            self._patience.on_send(time.monotonic())
+            for request in self._session.requests():
+                self._call.send(request)
+
+    async def _wait(self, ready: Callable[[], object]) -> None:
+        """Wait until ready().  Raises the stream's error."""
+        while not ready():
+            if self._error is not None:
+                raise self._error
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.discard(waiter)
+
+    def _notify(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _fail(self, error: ClientError) -> None:
+        """End the stream with this error, unless it is over."""
+        if self._error is None and not self._session.done:
+            self._error = error
+            self._notify()
+
+    async def _keep_up(self) -> None:
+        """One call after another, until the stream is over or cannot be mended."""
+        wait_s, on_the_way_back = FIRST_WAIT_S, False
+        while self._error is None:
+            try:
+                await self._talk()
+                return
+            except ClientError as error:
+                loss = error
+            except Exception as bad:  # an answer that this client cannot read
+                loss = ServerError(f"INTERNAL: bad answer from {self.url}: {bad!r}")
+            if self._session.started:  # it had come back
+                wait_s, on_the_way_back = FIRST_WAIT_S, False
+            if not self._patience.is_mendable(loss, on_the_way_back):
+                self._fail(loss)
+                return
+            now = time.monotonic()
+            self._patience.on_loss(now)
+            if self._patience.left_s(now) <= 0:
+                self._fail(loss)
+                return
+            if not on_the_way_back:
+                log.warning("%s; reconnecting for up to %g s", loss, self._patience.reconnect_s)
+            await asyncio.sleep(wait_s * random.uniform(0.5, 1))
+            wait_s, on_the_way_back = min(2 * wait_s, LONGEST_WAIT_S), True
+            self._session.restart()
+
+    async def _talk(self) -> None:
+        """Over one call to the end of the stream.  Raises the ClientError that it broke of."""
+        session, patience = self._session, self._patience
+        patience.on_connect(time.monotonic())
+        self._call = call = _Call(self._stub.ModelStreamInfer(), self.url)
+        watch = asyncio.create_task(self._watch(call))
+        try:
+            self._flush()
+            while not session.done:
+                response = await call.read()
+                if self._error is None:
+                    got_on = session.accept(response)
+                    patience.on_answer(got_on, time.monotonic())
+                    self._flush()
+                    self._notify()
+        finally:
+            self._call = None
+            watch.cancel()
+            call.leave(None if session.done else session.end_request())
+            await call.gone()
+
+    async def _watch(self, call: _Call) -> None:
+        """End a call that takes too long to answer."""
+        while True:
+            timeout_s = self._patience.timeout_s
+            remaining_s = self._patience.remaining_s(time.monotonic())
+            if remaining_s is not None and remaining_s <= 0:
+                call.give_up(self._patience.timeout_error())
+                return
+            left_s = timeout_s if remaining_s is None else remaining_s
+            await asyncio.sleep(min(left_s, timeout_s / _LOOKS))
+
+
+class _Call:
+    """One gRPC call: requests go out in a task of its own, answers are read."""
+
+    def __init__(self, call: grpc.aio.StreamStreamCall, url: str):
+        self._call = call
+        self._url = url
+        self._answers = 0
+        self._left = False
+        self._given_up: ClientError | None = None
+        self._outbox: asyncio.Queue = asyncio.Queue()  # requests, then None
+        self._writer = asyncio.create_task(self._write())
+
+    def send(self, request: service_pb2.ModelInferRequest) -> None:
+        """Send a request; returns at once."""
+        self._outbox.put_nowait(request)
+
+    def leave(self, end_request: service_pb2.ModelInferRequest | None) -> None:
+        """Send this last, to free the slot; then the server may end the call, within RELEASE_S."""
+        if not self._left:
+            self._left = True
+            if end_request is not None:
+                self.send(end_request)
+            self._outbox.put_nowait(None)
+            asyncio.get_running_loop().call_later(RELEASE_S, self._call.cancel)
+
+    async def read(self) -> service_pb2.ModelStreamInferResponse:
+        """The next answer.  Raises the ClientError of a call that is over."""
+        try:
+            response = await self._call.read()
+        except grpc.RpcError as broken:
+            raise error_of_call(broken, self._url, self._answers) from None
+        except asyncio.CancelledError:  # the call, or whoever waits here
+            if not (self._left or self._given_up):
+                raise
+            response = grpc.aio.EOF
+        if response is grpc.aio.EOF:
+            raise self._given_up or ServerUnavailable(f"{self._url} closed the stream")
+        self._answers += 1
+        return response
+
+    def give_up(self, error: ClientError) -> None:
+        """End it now: `read` raises this."""
+        self._given_up = error
+        self._call.cancel()
+
+    async def gone(self) -> None:
+        """Wait until a call that was left is over."""
+        try:
+            while True:
+                await self.read()
+        except ClientError:
+            pass
+        finally:
+            self._writer.cancel()
+            self._call.cancel()
+
+    async def _write(self) -> None:
+        try:
+            while (request := await self._outbox.get()) is not None:
+                await self._call.write(request)
+            await self._call.done_writing()
+        except (grpc.RpcError, asyncio.InvalidStateError):
+            pass  # reading tells what the call broke of
