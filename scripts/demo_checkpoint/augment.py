@@ -49,17 +49,19 @@ def room(rng: np.random.Generator) -> np.ndarray:
     return tail
 
 
-def transform(x: np.ndarray, speed: float, rng: np.random.Generator) -> np.ndarray:
+def transform(
+    x: np.ndarray, speed: float, rng: np.random.Generator, clean: bool = False
+) -> np.ndarray:
     """x: (num_samples,) float32 at `speed` times its rate, which moves pitch and formants too.
 
-    Some clips get a frequency response, some a room.
+    Some clips get a frequency response, some a room; none that are to stay clean.
     """
     n = (len(x) // FFT_STEP + 1) * FFT_STEP
     spectrum = torch.fft.rfft(torch.from_numpy(x), n)
-    response = frequency_response(rng, len(spectrum))
+    response = None if clean else frequency_response(rng, len(spectrum))
     if response is not None:
         spectrum *= torch.from_numpy(response)
-    if rng.random() < 0.35:
+    if not clean and rng.random() < 0.35:
         tail = torch.from_numpy(room(rng))[:n]
         spectrum *= torch.fft.rfft(tail, n)  # what the tail leaves behind the end wraps: inaudible
     m = round(n / speed / FFT_STEP) * FFT_STEP

@@ -34,7 +34,9 @@ PROMPTS = {  # the published ids of what is trained, by tag
 }  # fmt: skip
 CLIP_SECONDS = (3.2, 5.6, 8.0, 11.2)  # few lengths, so that few shapes are compiled
 CLIP_SHARES = (0.2, 0.35, 0.3, 0.15)
-ENGLISH_SHARE = 0.5
+LEARNED = ("en", "es", "fr", "de", "it")  # a model of this size is left too little for more
+ENGLISH_SHARE = 0.55
+CLEAN_SHARE = 0.4  # of the clips behind the first steps; else the rest takes too long
 ENGINE_BOOST = {"kokoro": 3.0, "human": 2.0, "pico": 1.5}  # the most natural, and the rarest
 CLEAR_VOICE = ("pico", "en-US")  # what the first steps hear
 PAUSE_S = 0.3  # of evaluation, on both sides
@@ -123,12 +125,17 @@ def is_trainable(row: dict) -> bool:
 
 def load_training(folder: Path, tokenizer: Tokenizer) -> list[Sentence]:
     tables = [t for t in sorted(folder.glob("*.jsonl")) if not is_evaluation(t)]
-    return [s for table in tables for s in read_table(table, tokenizer)]
+    return [s for table in tables for s in read_learned(table, tokenizer)]
 
 
 def load_evaluation(folder: Path, tokenizer: Tokenizer) -> dict[str, list[Sentence]]:
     tables = [t for t in sorted(folder.glob("*.jsonl")) if is_evaluation(t)]
-    return {t.stem.removeprefix("eval_"): read_table(t, tokenizer) for t in tables}
+    sets = {t.stem.removeprefix("eval_"): read_learned(t, tokenizer) for t in tables}
+    return {name: sentences for name, sentences in sets.items() if sentences}
+
+
+def read_learned(table: Path, tokenizer: Tokenizer) -> list[Sentence]:
+    return [s for s in read_table(table, tokenizer) if s.language[:2] in LEARNED]
 
 
 class Pool:
@@ -210,16 +217,18 @@ class Batches(Dataset):
     def batch(self, rng: np.random.Generator) -> Batch:
         """Clips of the same length, each in its own surroundings."""
         seconds = rng.choice(CLIP_SECONDS, p=CLIP_SHARES)
-        clips, texts = [], []
+        clips, texts, clean = [], [], []
         for _ in range(round(self.batch_seconds / seconds)):
             speed = rng.uniform(*SPEEDS) if rng.random() < 0.85 else 1.0
             x, said, _ = clip(self.pool, seconds * speed, rng)
-            clips.append(transform(x, speed, rng)[: int(seconds * SAMPLE_RATE)])
+            clean.append(rng.random() < CLEAN_SHARE)
+            x = transform(x, speed, rng, clean=clean[-1])
+            clips.append(x[: int(seconds * SAMPLE_RATE)])
             texts.append(said)
         loud = []
-        for x in clips:
+        for x, is_clean in zip(clips, clean, strict=True):
             others = [clips[i] for i in rng.integers(len(clips), size=rng.integers(3, 7))]
-            loud.append(self.backgrounds.add(x, others, rng))
+            loud.append(x if is_clean else self.backgrounds.add(x, others, rng))
         mel, num_mel = log_mel(self.front_end, loud, seconds)
         for row, n in zip(mel, num_mel.tolist(), strict=True):
             mask(row[:n].numpy(), rng)
