@@ -139,6 +139,10 @@ class AsyncLiveStream:
                 return
             await self._wait(lambda: session.results or session.done)
 
+    def transcript(self) -> Transcript:
+        """Everything so far."""
+        return self._session.transcript()
+
     async def finish(self) -> Transcript:
         """End the stream, wait for the remaining results and return the whole transcript.
 

@@ -8,11 +8,15 @@ import click
 
 _SERVE_HINT = 'the server is not installed here: pip install -e ".[serve]"'
 
+_GATEWAY_HINT = 'the gateway is not installed here: pip install -e ".[gateway]"'
+
 _BENCH_HINT = 'the benchmarks are not installed here: pip install -e ".[bench]"'
 
 # name: (module, what its absence means, first line of the help where it is absent)
 _COMMANDS = {
     "bench": ("asr_bench.cli", _BENCH_HINT, "Run benchmarks (not installed here)."),
+    "gateway": ("asr_gateway.cli", _GATEWAY_HINT, "Run the gateway (not installed here)."),
+    "gateway-key": ("asr_gateway.cli", _GATEWAY_HINT, "Make an API key (not installed here)."),
     "serve": ("asr_server.cli", _SERVE_HINT, "Run the server (not installed here)."),
     "stream": ("asr_client.stream_command", "", ""),
     "transcribe": ("asr_client.transcribe_command", "", ""),
@@ -28,7 +32,7 @@ class _LazyGroup(click.Group):
             return None
         module, hint, summary = _COMMANDS[name]
         try:
-            return getattr(importlib.import_module(module), name)
+            return getattr(importlib.import_module(module), name.replace("-", "_"))
         except ModuleNotFoundError:
             if not hint:
                 raise
@@ -50,3 +54,6 @@ def _missing_command(name: str, hint: str, summary: str) -> click.Command:
 @click.version_option(package_name="nemotron-asr-triton")
 def main() -> None:
     """Speech to text with a Triton server: live (stream) and from files (transcribe)."""
+
+if __name__ == "__main__":
+    main()

@@ -17,7 +17,7 @@ from .results import Transcript, transcript_from_json
 from .wire import iter_bytes_tensor, unusual
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-MODEL = "asr_offline"
+PATH = "/v2/models/asr_offline/infer"
 DEFAULT_TIMEOUT_S = 600.0
 _CONNECT_TIMEOUT_S = 10.0
 _HEADER_LENGTH = "Inference-Header-Content-Length"  # bytes of JSON before the binary part
@@ -66,16 +66,13 @@ class OfflineClient:
         Raises InvalidArgument (file, option), ServerUnavailable or ServerError.
         """
         data = audio if isinstance(audio, bytes) else _read(Path(audio))
-        if not data:
-            raise InvalidArgument("INVALID_ARGUMENT: the audio file is empty")
         options = {"language": language, "latency_ms": latency_ms}
         options |= unusual(
             channel=channel, punctuation=punctuation, capitals=capitals, profanity=profanity,
             endpoint_ms=endpoint_ms, languages=languages, phrases=phrases, boost=boost,
         )  # fmt: skip
-        header, body = _request(data, options)
-        response = self._post(header, body)
-        return transcript_from_json(json.loads(_output(response, "RESULT")))
+        begin, headers = request_around(data, options)
+        return read_answer(self._post(begin + data, headers))
 
     def transcribe_many(
         self,
@@ -127,27 +124,11 @@ class OfflineClient:
     def __exit__(self, *_exc) -> None:
         self.close()
 
-    def _post(self, header: bytes, body: bytes) -> httpx.Response:
+    def _post(self, body: bytes, headers: dict[str, str]) -> httpx.Response:
         try:
-            response = self._http.post(
-                f"/v2/models/{MODEL}/infer",
-                content=header + body,
-                headers={
-                    "Content-Type": "application/octet-stream",
-                    _HEADER_LENGTH: str(len(header)),
-                },
-            )
-        except httpx.ConnectError as error:
-            raise ServerUnavailable(f"cannot connect to {self.url}: {error}") from error
-        except httpx.TimeoutException as error:
-            raise ServerUnavailable(
-                f"no answer from {self.url} for {self._timeout_s:g} s"
-            ) from error
+            return self._http.post(PATH, content=body, headers=headers)
         except httpx.HTTPError as error:
-            raise ServerUnavailable(f"lost the connection to {self.url}: {error}") from error
-        if response.status_code != httpx.codes.OK:
-            raise error_from_message(_error_text(response))
-        return response
+            raise no_answer(error, self.url, self._timeout_s) from error
 
 
 def _read(path: Path) -> bytes:
@@ -159,16 +140,42 @@ def _read(path: Path) -> bytes:
         ) from error
 
 
-def _request(data: bytes, options: dict) -> tuple[bytes, bytes]:
-    """The JSON header and the binary body of one request, AUDIO BYTES [1, 1]."""
-    tensor = struct.pack("<I", len(data)) + data
+def request_around(data: bytes, options: dict) -> tuple[bytes, dict[str, str]]:
+    """What goes before a file in the body of a request, AUDIO BYTES [1, 1], and the HTTP headers.
+
+    Raises InvalidArgument for an empty file.
+    """
+    if not data:
+        raise InvalidArgument("INVALID_ARGUMENT: the audio file is empty")
+    length = struct.pack("<I", len(data))
     audio = {"name": "AUDIO", "shape": [1, 1], "datatype": "BYTES"}
     header = {
-        "inputs": [{**audio, "parameters": {"binary_data_size": len(tensor)}}],
+        "inputs": [{**audio, "parameters": {"binary_data_size": len(length) + len(data)}}],
         "outputs": [{"name": "RESULT", "parameters": {"binary_data": True}}],
         "parameters": options,
     }
-    return json.dumps(header).encode(), tensor
+    header = json.dumps(header).encode()
+    return header + length, {
+        "Content-Type": "application/octet-stream",
+        "Content-Length": str(len(header) + len(length) + len(data)),
+        _HEADER_LENGTH: str(len(header)),
+    }
+
+
+def read_answer(response: httpx.Response) -> Transcript:
+    """Raises the ClientError that it is."""
+    if response.status_code != httpx.codes.OK:
+        raise error_from_message(_error_text(response))
+    return transcript_from_json(json.loads(_output(response, "RESULT")))
+
+
+def no_answer(error: httpx.HTTPError, url: str, timeout_s: float) -> ServerUnavailable:
+    """What a request without an answer means."""
+    if isinstance(error, httpx.ConnectError):
+        return ServerUnavailable(f"cannot connect to {url}: {error}")
+    if isinstance(error, httpx.TimeoutException):
+        return ServerUnavailable(f"no answer from {url} for {timeout_s:g} s")
+    return ServerUnavailable(f"lost the connection to {url}: {error}")
 
 
 def _output(response: httpx.Response, name: str) -> str:

@@ -1,0 +1,104 @@
+"""The HTTP application: which door is where, and what holds for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+
+from asr_client.errors import ClientError
+
+from . import websocket
+from .errors import error_response
+from .gateway import Gateway
+from .settings import GatewaySettings
+
+PAGE = Path(__file__).parent / "page"
+_SAFE = {  # the page loads nothing from elsewhere, and nothing may frame it
+    "Content-Security-Policy": (
+        "default-src 'self'; connect-src 'self' ws: wss:; worker-src 'self' blob:; "
+        "media-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+def make_app(settings: GatewaySettings, gateway: Gateway | None = None) -> Starlette:
+    """The application of one process.  Raises ValueError for a bad file of keys."""
+    gateway = gateway or Gateway(settings)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        await gateway.open()
+        try:
+            yield
+        finally:
+            await gateway.close()
+
+    app = Starlette(
+        routes=[
+            Route("/health", health),
+            Route("/ready", ready),
+            Route("/metrics", metrics),
+            WebSocketRoute("/v1/stream", websocket.stream),
+            Mount("/", StaticFiles(directory=PAGE, html=True)),
+        ],
+        middleware=[Middleware(SafeHeaders)],
+        exception_handlers={ClientError: on_error, HTTPException: on_http_error},
+        lifespan=lifespan,
+    )
+    app.state.gateway = gateway
+    return app
+
+
+async def health(_request: Request) -> Response:
+    """Whether this process answers."""
+    return PlainTextResponse("ok\n")
+
+
+async def ready(request: Request) -> Response:
+    """Whether a live stream can be opened now."""
+    is_ready = await request.app.state.gateway.is_ready()
+    return PlainTextResponse("ready\n" if is_ready else "not ready\n", 200 if is_ready else 503)
+
+
+async def metrics(request: Request) -> Response:
+    return Response(request.app.state.gateway.metrics.page(), media_type="text/plain")
+
+
+async def on_error(_request: Request, error: ClientError) -> Response:
+    return error_response(error)
+
+
+async def on_http_error(_request: Request, error: HTTPException) -> Response:
+    body = {"message": error.detail, "type": "invalid_request_error", "param": None, "code": None}
+    return JSONResponse({"error": body}, error.status_code, error.headers)
+
+
+class SafeHeaders:
+    """Adds headers that keep a browser from doing more with an answer than it should."""
+
+    def __init__(self, app):
+        self._app = app
+
+    async def __call__(self, scope, receive, send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message) -> None:
+            if message["type"] == "http.response.start":
+                extra = [(name.lower().encode(), value.encode()) for name, value in _SAFE.items()]
+                message["headers"] = [*message["headers"], *extra]
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)

@@ -1,0 +1,210 @@
+"""What the doors share: the way to Triton, limits, counts, a line in the log for each session."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+
+from asr_client.aio import AsyncLiveStream, open_channel
+from asr_client.aio_offline import AsyncOfflineClient
+from asr_client.errors import ClientError, ServerUnavailable
+from asr_client.results import Result, Transcript
+
+from .access import Access, Caller
+from .errors import TooMuch
+from .metrics import Metrics
+from .options import FILE, LIVE, read_options
+from .settings import GatewaySettings
+
+NUM_CHANNELS = 4  # connections that live streams share
+TICK_S = 0.25  # of looking how late the event loop is
+
+log = logging.getLogger(__name__)
+
+
+class Gateway:
+    """One process' state. `open` and `close` in the event loop that it serves in."""
+
+    def __init__(self, settings: GatewaySettings):
+        """Raises ValueError for a file of keys that cannot be read."""
+        self.settings = settings
+        self.access = Access(settings.keys, settings.origins)
+        self.metrics = Metrics()
+        self.offer: dict = {}  # what the server offers, as soon as it was asked
+        self.draining = False  # no new sessions: the process stops once those open are over
+        self._sessions = 0
+        self._num_files = 0  # under way
+        self._ids = itertools.count(1)
+        self._channels: list[grpc.aio.Channel] = []
+        self._turns = itertools.count()
+
+    async def open(self) -> None:
+        url = self.settings.grpc_url
+        self._channels = [open_channel(url) for _ in range(NUM_CHANNELS)]
+        self._offline = AsyncOfflineClient(self.settings.http_url)
+        self._ticking = asyncio.create_task(self._tick())
+
+    async def close(self) -> None:
+        self._ticking.cancel()
+        await self._offline.close()
+        for channel in self._channels:
+            await channel.close()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether sessions or files are under way."""
+        return bool(self._sessions or self._num_files)
+
+    async def is_ready(self) -> bool:
+        """Whether a live stream can be opened: a real one is. Also learns what is on offer."""
+        if self.draining:
+            return False
+        stream = AsyncLiveStream(
+            self.settings.grpc_url, channel=self._channels[0], reconnect_s=0, timeout_s=5
+        )
+        try:
+            await stream.open()
+            self.offer = stream.server
+            await stream.finish()
+        except ClientError:
+            return False
+        return await self._offline.is_ready()
+
+    @asynccontextmanager
+    async def live(self, door: str, caller: Caller, **options) -> AsyncIterator[LiveSession]:
+        """A live stream, counted and logged.
+
+        options: of a stream, as they came, see `read_options`.  Raises its errors, those of
+        `LiveStream`, and TooMuch.
+        """
+        try:
+            options = read_options(options, LIVE)
+            caller.count_request(time.monotonic())
+            self._check_draining()
+            if self._sessions >= self.settings.max_sessions:
+                raise TooMuch(f"{self._sessions} sessions are open, as many as may be")
+        except ClientError as error:
+            self.metrics.refused.labels(door, error.code).inc()
+            raise
+        self._sessions += 1
+        try:
+            with caller.session():
+                async with self._opened(door, caller, options) as session:
+                    yield session
+        finally:
+            self._sessions -= 1
+
+    @asynccontextmanager
+    async def _opened(self, door: str, caller: Caller, options: dict):
+        channel = self._channels[next(self._turns) % NUM_CHANNELS]
+        began, reason = time.monotonic(), "abandoned"
+        session = None
+        try:
+            stream = AsyncLiveStream(
+                self.settings.grpc_url,
+                channel=channel,
+                words=True,
+                reconnect_s=self.settings.reconnect_s,
+                **options,
+            )
+            await stream.open()
+        except ClientError as error:
+            self.metrics.refused.labels(door, error.code).inc()
+            raise
+        self.offer = stream.server
+        self.metrics.started.labels(door).inc()
+        self.metrics.sessions.labels(door).inc()
+        session = LiveSession(f"{next(self._ids):x}", stream)
+        try:
+            yield session
+            reason = "end" if session.is_over else "closed"
+        except ClientError as error:
+            reason = error.code
+            raise
+        finally:
+            closing = asyncio.ensure_future(stream.close())
+            self.metrics.sessions.labels(door).dec()
+            self.metrics.ended.labels(door, reason).inc()
+            self.metrics.audio_seconds.labels(door).inc(session.audio_s)
+            log.info(
+                "session",
+                extra={
+                    "door": door, "caller": caller.name, "session": session.id, "reason": reason,
+                    "audio_s": round(session.audio_s, 2),
+                    "lasted_s": round(time.monotonic() - began, 2),
+                },
+            )  # fmt: skip
+            await asyncio.shield(closing)
+
+    async def transcribe(self, door: str, caller: Caller, data: bytes, **options) -> Transcript:
+        """A file's transcript, counted and logged.
+
+        options: of a file, as they came, see `read_options`.  Raises its errors, those of
+        `OfflineClient`, and TooMuch.
+        """
+        began, code, seconds = time.monotonic(), "OK", 0.0
+        try:
+            options = read_options(options, FILE)
+            caller.count_request(began)
+            self._check_draining()
+            if self._num_files >= self.settings.max_files:
+                raise TooMuch(f"{self._num_files} files are under way, as many as may be")
+            self._num_files += 1
+            try:
+                transcript = await self._offline.transcribe(data, **options)
+            finally:
+                self._num_files -= 1
+            seconds = (transcript.audio_processed_ms or 0) / 1000
+            return transcript
+        except ClientError as error:
+            code = error.code
+            raise
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        finally:
+            lasted_s = time.monotonic() - began
+            self.metrics.files.labels(door, code).inc()
+            self.metrics.file_seconds.labels(door).observe(lasted_s)
+            self.metrics.audio_seconds.labels(door).inc(seconds)
+            log.info(
+                "file",
+                extra={
+                    "door": door, "caller": caller.name, "code": code, "bytes": len(data),
+                    "audio_s": round(seconds, 2), "lasted_s": round(lasted_s, 2),
+                },
+            )  # fmt: skip
+
+    def _check_draining(self) -> None:
+        if self.draining:
+            raise ServerUnavailable("UNAVAILABLE: draining: this gateway stops soon; try another")
+
+    async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + TICK_S
+            await asyncio.sleep(TICK_S)
+            self.metrics.loop_lag.observe(max(0.0, loop.time() - due))
+
+
+class LiveSession:
+    """A door's live stream: an AsyncLiveStream with a name, and how much it heard."""
+
+    def __init__(self, id: str, stream: AsyncLiveStream):
+        self.id = id
+        self.stream = stream
+        self.is_over = False
+        self.audio_s = 0.0
+
+    async def results(self) -> AsyncIterator[Result]:
+        async for result in self.stream.results():
+            if result.audio_processed_ms is not None:
+                self.audio_s = result.audio_processed_ms / 1000
+            self.is_over = result.is_final
+            yield result

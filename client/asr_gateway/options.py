@@ -1,0 +1,46 @@
+"""The options of a session or file as they came: out of JSON, a query, a form, a message."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from asr_client.errors import InvalidArgument
+from nemotron_asr.config import LOOKAHEAD_BY_LATENCY_MS
+from nemotron_asr.errors import AsrError
+from nemotron_asr.options import AUTO, FILE, LIVE, option_table
+from nemotron_asr.pcm import ENCODINGS
+
+ENCODING = "encoding"  # of live samples; of a client, as on the wire to Triton there is PCM alone
+_TABLE = option_table((AUTO,), LOOKAHEAD_BY_LATENCY_MS)
+_BY_SERVER = ("language", "languages")  # which there are only the server knows
+
+
+def read_options(values: Mapping[str, object], of: str) -> dict[str, object]:
+    """Options as `LiveStream` (of "live") or `OfflineClient` (of "file") takes them.
+
+    Raises InvalidArgument naming the bad option or value and the valid ones.
+    """
+    known = [name for name, option in _TABLE.items() if of in option.of]
+    read = {}
+    for name, value in values.items():
+        if name == ENCODING and of == LIVE:
+            if value not in ENCODINGS:
+                raise InvalidArgument(
+                    f"INVALID_ARGUMENT: encoding {value!r} is not supported; "
+                    f"valid: {', '.join(ENCODINGS)}"
+                )
+            read[name] = value
+        elif name not in known:
+            valid = ", ".join([*known, ENCODING] if of == LIVE else known)
+            raise InvalidArgument(f"INVALID_ARGUMENT: unknown option {name!r}; valid: {valid}")
+        elif name in _BY_SERVER:
+            read[name] = value if isinstance(value, list) else str(value)
+        else:
+            try:
+                read[name] = _TABLE[name].read(value)
+            except AsrError as error:
+                raise InvalidArgument(str(error)) from None
+    return read
+
+
+__all__ = ["ENCODING", "FILE", "LIVE", "read_options"]

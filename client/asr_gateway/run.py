@@ -1,0 +1,169 @@
+"""Serve: one process, or several that share the ports."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from dataclasses import replace
+
+import uvicorn
+import uvloop
+from prometheus_client.multiprocess import mark_process_dead
+
+from .access import Access
+from .app import make_app
+from .gateway import Gateway
+from .settings import GatewaySettings
+
+RESTART_S = 1.0  # before a process that died is begun anew
+_LOGGED = ("door", "caller", "session", "reason", "code", "bytes", "audio_s", "lasted_s")
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line; never a word of what was said."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{int(record.msecs):03}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= {name: getattr(record, name) for name in _LOGGED if hasattr(record, name)}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def set_up_logging(level: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for noisy in ("httpx", "httpcore", "uvicorn.access"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def with_free_ports(settings: GatewaySettings) -> GatewaySettings:
+    """Every port 0 replaced by one that is free now."""
+
+    def free(port: int | None) -> int | None:
+        if port != 0:
+            return port
+        with bind(settings.host, 0) as held:
+            return held.getsockname()[1]
+
+    return replace(settings, port=free(settings.port), riva_port=free(settings.riva_port))
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket to listen at, which other processes may bind too.  Raises OSError."""
+    family, kind, proto, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    bound = socket.socket(family, kind, proto)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+class _Server(uvicorn.Server):
+    """Told to stop, it takes no new sessions and lets those open end; told again, it stops."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, drain_timeout_s: float):
+        super().__init__(config)
+        self._gateway = gateway
+        self._drain_timeout_s = drain_timeout_s
+
+    def handle_exit(self, sig: int, frame) -> None:
+        if self._gateway.draining:
+            super().handle_exit(sig, frame)
+        else:
+            self._gateway.draining = True
+            self._stop_at_s = time.monotonic() + self._drain_timeout_s
+
+    async def on_tick(self, counter: int) -> bool:
+        gateway = self._gateway
+        if gateway.draining and (not gateway.is_busy or time.monotonic() > self._stop_at_s):
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+async def serve(settings: GatewaySettings) -> None:
+    """Serve in this process until SIGINT or SIGTERM.  Raises OSError, ValueError (keys)."""
+    gateway = Gateway(settings)
+    config = uvicorn.Config(
+        make_app(settings, gateway),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="websockets-sansio",
+        ws_max_size=settings.max_message_bytes,
+        ws_per_message_deflate=False,  # audio does not get smaller, and inflating can be an attack
+        timeout_graceful_shutdown=1,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+    )
+    server = _Server(config, gateway, settings.drain_timeout_s)
+    await server.serve([bind(settings.host, settings.port)])
+
+
+def run(settings: GatewaySettings, processes: int = 1, log_level: str = "info") -> int:
+    """Serve until told to stop; the exit code.  Raises OSError, ValueError (keys)."""
+    if processes == 1:
+        _run_one(settings, log_level)
+        return 0
+    bind(settings.host, settings.port).close()
+    Access(settings.keys)
+    with tempfile.TemporaryDirectory(prefix="asr-gateway-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        return _run_many(settings, processes, log_level)
+
+
+def _run_one(settings: GatewaySettings, log_level: str) -> None:
+    set_up_logging(log_level)
+    uvloop.run(serve(settings))
+
+
+def _run_many(settings: GatewaySettings, processes: int, log_level: str) -> int:
+    """Children that share the ports; one that dies is begun anew, and its sessions are lost."""
+    context = multiprocessing.get_context("spawn")
+    stopping = False
+    children: list[multiprocessing.Process] = []
+
+    def start() -> multiprocessing.Process:
+        child = context.Process(target=_run_one, args=(settings, log_level), name="asr-gateway")
+        child.start()
+        return child
+
+    def stop(number: int, _frame) -> None:
+        nonlocal stopping
+        stopping = True
+        for child in children:
+            if child.is_alive():
+                os.kill(child.pid, number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    children += [start() for _ in range(processes)]
+    while any(child.is_alive() for child in children):
+        multiprocessing.connection.wait([child.sentinel for child in children], timeout=1)
+        for i, child in enumerate(children):
+            if not (child.is_alive() or stopping):
+                mark_process_dead(child.pid)
+                time.sleep(RESTART_S)
+                children[i] = start()
+    return 0
