@@ -131,6 +131,20 @@ def packets(checkpoint, url, json_path, **options):
 
 
 @bench.command()
+@click.option("--streams", type=int, multiple=True, default=(50, 100, 200), show_default=True)
+@click.option("--packet-ms", type=int, default=100, show_default=True)
+@click.option("--latency-ms", type=int, default=320, show_default=True)
+@click.option("--duration-s", type=float, default=20.0, show_default=True)
+@click.option("--turns", type=int, default=3, show_default=True)
+@json_option
+def gateway(streams: tuple[int, ...], json_path: Path | None, **options) -> None:
+    """What the gateway adds to the lag of live streams, and what it takes."""
+    from . import gateway as benchmark
+
+    _finish(benchmark, benchmark.run(streams, **options), json_path)
+
+
+@bench.command()
 @checkpoint_option
 @url_option
 @dtype_option("bfloat16")

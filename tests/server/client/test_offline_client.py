@@ -64,7 +64,7 @@ def test_a_raw_http_post_gives_the_same_as_the_client(server, offline):
 
 
 def test_a_model_that_is_not_there_is_an_unavailable_server(server, monkeypatch):
-    monkeypatch.setattr("asr_client.offline.MODEL", "nothing")
+    monkeypatch.setattr("asr_client.offline.PATH", "/v2/models/nothing/infer")
     monkeypatch.setattr("asr_client.wire.MODEL", "nothing")
     with OfflineClient(server.http_url) as client, pytest.raises(ServerUnavailable):
         client.transcribe(wav(PCM))

@@ -77,6 +77,7 @@ class TritonPythonModel:
             "words": words,
             "language": "en-US" if stream.words else None,
             "audio_processed_ms": stream.words * stream.chunk_ms,
+            "missing_samples": stream.chunk_ms * SAMPLES_PER_MS - len(stream.rest),
         }
         if start:
             result["server"] = {
