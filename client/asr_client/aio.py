@@ -15,7 +15,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import grpc
 import numpy as np
@@ -51,20 +51,28 @@ class AsyncLiveStream:
     """One live stream, to be used in one event loop; sending and reading may be in two tasks.
 
     options: the keyword arguments of `LiveStream`.  channel: of `open_channel`, which stays open;
-    without one the stream has a connection of its own.
-    Packets that are sent while two others wait for their answers go as one, of a second at most.
+    without one the stream has a connection of its own.  headers: sent with every call, as gRPC's
+    metadata.
     """
 
-    def __init__(self, url: str, *, channel: grpc.aio.Channel | None = None, **options):
+    def __init__(
+        self,
+        url: str,
+        *,
+        channel: grpc.aio.Channel | None = None,
+        headers: Mapping[str, str] | None = None,
+        **options,
+    ):
         self.url = grpc_target(url)
         read = StreamOptions(**options)
         self._format = read.format()
         self._max_packet_samples = self._format.num_samples(MAX_PACKET_S * 1000)
-        self._session = read.session(merge=True)
+        self._session = read.session()
         self._patience = read.patience(self.url, self._session)
         self._own_channel = channel is None
         self._channel = channel or open_channel(url)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._metadata = tuple((headers or {}).items())
         self._error: ClientError | None = None  # what the stream ended of
         self._part = SILENCE  # of a frame whose other channels are still to come
         self._waiters: set[asyncio.Future] = set()
@@ -237,6 +245,8 @@ class AsyncLiveStream:
                 loss = error
             except Exception as bad:  # an answer that this client cannot read
                 loss = ServerError(f"INTERNAL: bad answer from {self.url}: {bad!r}")
+            if self._error is not None:  # it was closed
+                return
             if self._session.started:  # it had come back
                 wait_s, on_the_way_back = FIRST_WAIT_S, False
             if not self._patience.is_mendable(loss, on_the_way_back):
@@ -257,7 +267,7 @@ class AsyncLiveStream:
         """Over one call to the end of the stream.  Raises the ClientError that it broke of."""
         session, patience = self._session, self._patience
         patience.on_connect(time.monotonic())
-        self._call = call = _Call(self._stub.ModelStreamInfer(), self.url)
+        self._call = call = _Call(self._stub.ModelStreamInfer(metadata=self._metadata), self.url)
         watch = asyncio.create_task(self._watch(call))
         try:
             self._flush()

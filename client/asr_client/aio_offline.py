@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import httpx
 
@@ -31,16 +31,24 @@ class AsyncOfflineClient:
         )
 
     async def transcribe(
-        self, data: bytes, *, language: str = "auto", latency_ms: int = 1120, **options
+        self,
+        data: bytes,
+        *,
+        language: str = "auto",
+        latency_ms: int = 1120,
+        headers: Mapping[str, str] | None = None,
+        **options,
     ) -> Transcript:
         """Transcribe one file, with the options of `OfflineClient.transcribe`.
 
+        headers: sent with the request beside its own.
         Raises InvalidArgument (file, option), ServerUnavailable or ServerError.
         """
         parameters = {"language": language, "latency_ms": latency_ms, **unusual(**options)}
-        begin, headers = request_around(data, parameters)
+        begin, needed = request_around(data, parameters)
+        whole = {**(headers or {}), **needed}
         try:
-            response = await self._http.post(PATH, content=_pieces(begin, data), headers=headers)
+            response = await self._http.post(PATH, content=_pieces(begin, data), headers=whole)
         except httpx.HTTPError as error:
             raise no_answer(error, self.url, self._timeout_s) from error
         return read_answer(response)

@@ -55,5 +55,6 @@ def _missing_command(name: str, hint: str, summary: str) -> click.Command:
 def main() -> None:
     """Speech to text with a Triton server: live (stream) and from files (transcribe)."""
 
+
 if __name__ == "__main__":
     main()

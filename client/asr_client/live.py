@@ -44,11 +44,14 @@ class LiveStream:
     languages: with language auto, those that alone may be detected.
     phrases: words and phrases to expect, a list or "Quilter; Rocky Ithaca^2", the second counting
     twice.  boost: how much they are favoured.
-    endpoint_ms: silence that ends an utterance.  max_utterance_ms: what is longer ends at the next
-    pause.  recover_ms: speech without text after which the model begins afresh.  0: none of it.
+    endpoint_ms: silence that ends an utterance.  endpoint_by: what tells silence, the "model", or
+    "vad", a voice detector, where the server has one.
+    max_utterance_ms: what is longer ends at the next pause.  recover_ms: speech without text after
+    which the model begins afresh.  0: none of it.
     words: whether results carry words with times. They do anyway where utterances may end by
     themselves or reconnect_s is not 0: text alone, which is cheaper, needs none of it.
-    progress: whether `results` also yields the answers that fixed no text, one for every packet.
+    progress: whether `results` also yields the answers that fixed no text, one for every packet;
+    else short packets go together, as one for each chunk that they complete.
     max_in_flight: packets that may wait for their answers before `send` waits for the server.
     timeout_s: the longest that the server may take for an answer.
     reconnect_s: how long a stream that is lost (the connection, the server or its model died, it
@@ -86,6 +89,7 @@ class LiveStream:
         phrases: Sequence[str] | str = "",
         boost: float = 1.0,
         endpoint_ms: int = 0,
+        endpoint_by: str = "model",
         max_utterance_ms: int = 0,
         recover_ms: int = 0,
         words: bool = False,
@@ -100,8 +104,8 @@ class LiveStream:
             language=language, latency_ms=latency_ms, sample_rate=sample_rate, channels=channels,
             encoding=encoding, punctuation=punctuation, capitals=capitals, profanity=profanity,
             languages=languages, phrases=phrases, boost=boost, endpoint_ms=endpoint_ms,
-            max_utterance_ms=max_utterance_ms, recover_ms=recover_ms, words=words,
-            progress=progress, max_in_flight=max_in_flight, timeout_s=timeout_s,
+            endpoint_by=endpoint_by, max_utterance_ms=max_utterance_ms, recover_ms=recover_ms,
+            words=words, progress=progress, max_in_flight=max_in_flight, timeout_s=timeout_s,
             reconnect_s=reconnect_s, max_replay_s=max_replay_s,
         )  # fmt: skip
         self._format = options.format()

@@ -85,8 +85,9 @@ class StreamSession:
 
     @property
     def unanswered(self) -> int:
-        """Packets that wait for their answers, or to be sent."""
-        return len(self.in_flight) + len(self._waiting)
+        """Packets that wait for their answers, or to be sent; not one that waits for more audio."""
+        grows = self._merge and self._waiting and self._may_grow(self._waiting[-1])
+        return len(self.in_flight) + len(self._waiting) - bool(grows)
 
     def restart(self) -> None:
         """Begin on a new connection, as a new stream of the server, from the running segment on."""

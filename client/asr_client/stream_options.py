@@ -32,6 +32,7 @@ class StreamOptions:
     phrases: Sequence[str] | str = ""
     boost: float = 1.0
     endpoint_ms: int = 0
+    endpoint_by: str = "model"
     max_utterance_ms: int = 0
     recover_ms: int = 0
     words: bool = False
@@ -54,23 +55,23 @@ class StreamOptions:
         """Of the samples that will be sent."""
         return AudioFormat(self.sample_rate, self.channels, self.encoding)
 
-    def session(self, merge: bool = False) -> StreamSession:
-        """A new stream.  merge: what waits for the answer to another packet goes as one."""
+    def session(self) -> StreamSession:
+        """A new stream."""
         max_utterance_ms = self._kept_ms() if self.reconnect_s else self.max_utterance_ms
         options = {"language": self.language, "latency_ms": self.latency_ms}
         options["sample_rate"] = self.sample_rate
         options |= unusual(
             channels=self.channels, punctuation=self.punctuation, capitals=self.capitals,
             profanity=self.profanity, languages=self.languages, phrases=self.phrases,
-            boost=self.boost, endpoint_ms=self.endpoint_ms, max_utterance_ms=max_utterance_ms,
-            recover_ms=self.recover_ms,
+            boost=self.boost, endpoint_ms=self.endpoint_ms, endpoint_by=self.endpoint_by,
+            max_utterance_ms=max_utterance_ms, recover_ms=self.recover_ms,
         )  # fmt: skip
         return StreamSession(
             options,
             details=bool(self.words or self.endpoint_ms or max_utterance_ms or self.recover_ms),
             progress=self.progress,
             replay=bool(self.reconnect_s),
-            merge=merge,
+            merge=not self.progress,  # which has a result for each packet that was sent
             format=self.format(),
         )
 

@@ -11,8 +11,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,16 +49,11 @@ class Caller:
             raise TooMuch(f"more than {rate:g} requests a minute; try in {wait_s:.1f} s", wait_s)
         self._tokens -= 1
 
-    @contextmanager
-    def session(self) -> Iterator[None]:
-        """Count a live stream while it lives.  Raises TooMuch."""
+    def begin_session(self) -> None:
+        """Count a live stream; who ends it takes one off `sessions`.  Raises TooMuch."""
         if self.max_sessions is not None and self.sessions >= self.max_sessions:
             raise TooMuch(f"{self.sessions} of {self.max_sessions} sessions of this key are open")
         self.sessions += 1
-        try:
-            yield
-        finally:
-            self.sessions -= 1
 
 
 class Access:

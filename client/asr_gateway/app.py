@@ -6,22 +6,27 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import yaml
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
-from asr_client.errors import ClientError
+from asr_client.errors import ClientError, ServerError
 
-from . import websocket
+from . import openai_files, openai_models, openai_realtime, websocket
 from .errors import error_response
 from .gateway import Gateway
+from .riva import RivaServer
 from .settings import GatewaySettings
 
 PAGE = Path(__file__).parent / "page"
+_OPENAPI = yaml.safe_load(Path(__file__).with_name("openapi.yaml").read_text(encoding="utf-8"))
 _SAFE = {  # the page loads nothing from elsewhere, and nothing may frame it
     "Content-Security-Policy": (
         "default-src 'self'; connect-src 'self' ws: wss:; worker-src 'self' blob:; "
@@ -29,6 +34,7 @@ _SAFE = {  # the page loads nothing from elsewhere, and nothing may frame it
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",  # or after an update modules of two versions would meet
 }
 
 
@@ -39,9 +45,14 @@ def make_app(settings: GatewaySettings, gateway: Gateway | None = None) -> Starl
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         await gateway.open()
+        riva = None if settings.riva_port is None else RivaServer(gateway)
         try:
+            if riva is not None:
+                await riva.start()
             yield
         finally:
+            if riva is not None:
+                await riva.stop()
             await gateway.close()
 
     app = Starlette(
@@ -49,15 +60,44 @@ def make_app(settings: GatewaySettings, gateway: Gateway | None = None) -> Starl
             Route("/health", health),
             Route("/ready", ready),
             Route("/metrics", metrics),
-            WebSocketRoute("/v1/stream", websocket.stream),
+            Route("/openapi.json", openapi),
+            Mount(
+                "/v1",
+                routes=[
+                    Route("/offer", offer),
+                    Route("/models", openai_models.models),
+                    Route("/models/{model:path}", openai_models.model),
+                    Route("/audio/transcriptions", openai_files.transcriptions, methods=["POST"]),
+                    WebSocketRoute("/realtime", openai_realtime.realtime),
+                    WebSocketRoute("/stream", websocket.stream),
+                ],
+            ),
             Mount("/", StaticFiles(directory=PAGE, html=True)),
         ],
-        middleware=[Middleware(SafeHeaders)],
-        exception_handlers={ClientError: on_error, HTTPException: on_http_error},
+        middleware=[
+            Middleware(SafeHeaders),
+            Middleware(Traced),
+            Middleware(  # who may use this at all is checked apart: see Access.check_origin
+                CORSMiddleware,
+                allow_origins=settings.origins,
+                allow_methods=["GET", "POST"],
+                allow_headers=["*"],
+            ),
+        ],
+        exception_handlers={
+            ClientError: on_error,
+            HTTPException: on_http_error,
+            Exception: on_bug,
+        },
         lifespan=lifespan,
     )
     app.state.gateway = gateway
     return app
+
+
+async def openapi(_request: Request) -> Response:
+    """What the HTTP doors take and answer."""
+    return JSONResponse(_OPENAPI)
 
 
 async def health(_request: Request) -> Response:
@@ -75,13 +115,39 @@ async def metrics(request: Request) -> Response:
     return Response(request.app.state.gateway.metrics.page(), media_type="text/plain")
 
 
+async def offer(request: Request) -> Response:
+    """What there is to choose, for the page: languages, latencies, rates. 401 without a key."""
+    gateway: Gateway = request.app.state.gateway
+    gateway.access.caller(request.headers)
+    return JSONResponse(await gateway.offered())
+
+
 async def on_error(_request: Request, error: ClientError) -> Response:
     return error_response(error)
+
+
+async def on_bug(_request: Request, _error: Exception) -> Response:
+    return error_response(ServerError("INTERNAL: this gateway failed; its log tells of what"))
 
 
 async def on_http_error(_request: Request, error: HTTPException) -> Response:
     body = {"message": error.detail, "type": "invalid_request_error", "param": None, "code": None}
     return JSONResponse({"error": body}, error.status_code, error.headers)
+
+
+class Traced:
+    """A request's spans belong to the trace that its headers tell of."""
+
+    def __init__(self, app):
+        self._app = app
+
+    async def __call__(self, scope, receive, send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        with scope["app"].state.gateway.tracing.within(headers):
+            await self._app(scope, receive, send)
 
 
 class SafeHeaders:

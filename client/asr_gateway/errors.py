@@ -38,6 +38,12 @@ class TooMuch(ClientError):  # noqa: N818
         self.retry_after_s = retry_after_s
 
 
+class ModelNotFound(ClientError):  # noqa: N818
+    """Another model than the one that is served. The code is OpenAI's."""
+
+    code = "model_not_found"
+
+
 class TooLarge(InvalidArgument):
     """More bytes than are taken at once."""
 
@@ -48,6 +54,7 @@ _STATUS = {
     InvalidArgument: (400, 4400, grpc.StatusCode.INVALID_ARGUMENT),
     Unauthorized: (401, 4401, grpc.StatusCode.UNAUTHENTICATED),
     Forbidden: (403, 4403, grpc.StatusCode.PERMISSION_DENIED),
+    ModelNotFound: (404, 4404, grpc.StatusCode.NOT_FOUND),
     StreamNotFound: (404, 4404, grpc.StatusCode.NOT_FOUND),
     StreamClosed: (409, 4409, grpc.StatusCode.FAILED_PRECONDITION),
     TooMuch: (429, 4429, grpc.StatusCode.RESOURCE_EXHAUSTED),

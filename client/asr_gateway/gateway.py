@@ -6,8 +6,8 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import grpc
 
@@ -21,8 +21,10 @@ from .errors import TooMuch
 from .metrics import Metrics
 from .options import FILE, LIVE, read_options
 from .settings import GatewaySettings
+from .tracing import make_tracing
 
 NUM_CHANNELS = 4  # connections that live streams share
+READY_FOR_S = 1.0  # how long an answer of `is_ready` holds
 TICK_S = 0.25  # of looking how late the event loop is
 
 log = logging.getLogger(__name__)
@@ -32,14 +34,18 @@ class Gateway:
     """One process' state. `open` and `close` in the event loop that it serves in."""
 
     def __init__(self, settings: GatewaySettings):
-        """Raises ValueError for a file of keys that cannot be read."""
+        """Raises ValueError for a file of keys that cannot be read, or without what traces need."""
         self.settings = settings
         self.access = Access(settings.keys, settings.origins)
         self.metrics = Metrics()
+        self.tracing = make_tracing()
         self.offer: dict = {}  # what the server offers, as soon as it was asked
         self.draining = False  # no new sessions: the process stops once those open are over
         self._sessions = 0
         self._num_files = 0  # under way
+        self._looking = asyncio.Lock()
+        self._looked_at_s, self._was_ready = float("-inf"), False
+        self._num_held = 0  # files that are here, received in part or whole
         self._ids = itertools.count(1)
         self._channels: list[grpc.aio.Channel] = []
         self._turns = itertools.count()
@@ -55,6 +61,7 @@ class Gateway:
         await self._offline.close()
         for channel in self._channels:
             await channel.close()
+        self.tracing.close()
 
     @property
     def is_busy(self) -> bool:
@@ -63,8 +70,13 @@ class Gateway:
 
     async def is_ready(self) -> bool:
         """Whether a live stream can be opened: a real one is. Also learns what is on offer."""
-        if self.draining:
-            return False
+        async with self._looking:
+            if time.monotonic() - self._looked_at_s > READY_FOR_S:
+                self._was_ready = await self._try_a_stream()
+                self._looked_at_s = time.monotonic()
+        return self._was_ready and not self.draining
+
+    async def _try_a_stream(self) -> bool:
         stream = AsyncLiveStream(
             self.settings.grpc_url, channel=self._channels[0], reconnect_s=0, timeout_s=5
         )
@@ -76,29 +88,77 @@ class Gateway:
             return False
         return await self._offline.is_ready()
 
-    @asynccontextmanager
-    async def live(self, door: str, caller: Caller, **options) -> AsyncIterator[LiveSession]:
-        """A live stream, counted and logged.
+    async def offered(self) -> dict:
+        """What the server offers, asked where it was not yet.  Raises ServerUnavailable."""
+        if not self.offer:
+            await self.is_ready()
+        if not self.offer:
+            raise ServerUnavailable("UNAVAILABLE: the server takes no live streams now")
+        return self.offer
 
-        options: of a stream, as they came, see `read_options`.  Raises its errors, those of
-        `LiveStream`, and TooMuch.
+    def check_draining(self) -> None:
+        """Raises ServerUnavailable where no new sessions are taken."""
+        if self.draining:
+            raise ServerUnavailable("UNAVAILABLE: draining: this gateway stops soon; try another")
+
+    @contextmanager
+    def holding_file(self, door: str) -> Iterator[None]:
+        """Count a file from its first byte to its answer: it fills memory or disk.
+
+        Raises TooMuch, ServerUnavailable.
         """
         try:
-            options = read_options(options, LIVE)
+            self.check_draining()
+            if self._num_held >= self.settings.max_files:
+                raise TooMuch(f"{self._num_held} files are under way, as many as may be")
+        except ClientError as error:
+            self.metrics.refused.labels(door, error.code).inc()
+            raise
+        self._num_held += 1
+        try:
+            yield
+        finally:
+            self._num_held -= 1
+
+    @asynccontextmanager
+    async def live(
+        self, door: str, caller: Caller, reconnect_s: float | None = None, /, **options
+    ) -> AsyncIterator[LiveSession]:
+        """A live stream, counted and logged.
+
+        options: of a stream, as they came, see `read_options`.  reconnect_s: that of the settings
+        where it is None.  Raises its errors, those of `LiveStream`, and TooMuch.
+        """
+        with (
+            self._admitted(door, caller, options) as read,
+            self.tracing.span("live session", door=door) as at_end,
+        ):
+            read["reconnect_s"] = self.settings.reconnect_s if reconnect_s is None else reconnect_s
+            async with self._opened(door, caller, read) as session:
+                try:
+                    yield session
+                finally:
+                    at_end |= {"session": session.id, "audio_s": session.audio_s}
+
+    @contextmanager
+    def _admitted(self, door: str, caller: Caller, options: dict) -> Iterator[dict]:
+        """Count a session while it lives.  Yields its options, read.  Raises ClientError."""
+        try:
+            read = read_options(options, LIVE)
             caller.count_request(time.monotonic())
-            self._check_draining()
+            self.check_draining()
             if self._sessions >= self.settings.max_sessions:
                 raise TooMuch(f"{self._sessions} sessions are open, as many as may be")
+            caller.begin_session()
         except ClientError as error:
             self.metrics.refused.labels(door, error.code).inc()
             raise
         self._sessions += 1
         try:
-            with caller.session():
-                async with self._opened(door, caller, options) as session:
-                    yield session
+            yield read
         finally:
             self._sessions -= 1
+            caller.sessions -= 1
 
     @asynccontextmanager
     async def _opened(self, door: str, caller: Caller, options: dict):
@@ -110,7 +170,7 @@ class Gateway:
                 self.settings.grpc_url,
                 channel=channel,
                 words=True,
-                reconnect_s=self.settings.reconnect_s,
+                headers=self.tracing.headers(),
                 **options,
             )
             await stream.open()
@@ -142,7 +202,7 @@ class Gateway:
             )  # fmt: skip
             await asyncio.shield(closing)
 
-    async def transcribe(self, door: str, caller: Caller, data: bytes, **options) -> Transcript:
+    async def transcribe(self, door: str, caller: Caller, data: bytes, /, **options) -> Transcript:
         """A file's transcript, counted and logged.
 
         options: of a file, as they came, see `read_options`.  Raises its errors, those of
@@ -152,12 +212,15 @@ class Gateway:
         try:
             options = read_options(options, FILE)
             caller.count_request(began)
-            self._check_draining()
+            self.check_draining()
             if self._num_files >= self.settings.max_files:
                 raise TooMuch(f"{self._num_files} files are under way, as many as may be")
             self._num_files += 1
             try:
-                transcript = await self._offline.transcribe(data, **options)
+                with self.tracing.span("file", door=door, bytes=len(data)) as at_end:
+                    headers = self.tracing.headers()
+                    transcript = await self._offline.transcribe(data, headers=headers, **options)
+                    at_end["audio_s"] = (transcript.audio_processed_ms or 0) / 1000
             finally:
                 self._num_files -= 1
             seconds = (transcript.audio_processed_ms or 0) / 1000
@@ -180,10 +243,6 @@ class Gateway:
                     "audio_s": round(seconds, 2), "lasted_s": round(lasted_s, 2),
                 },
             )  # fmt: skip
-
-    def _check_draining(self) -> None:
-        if self.draining:
-            raise ServerUnavailable("UNAVAILABLE: draining: this gateway stops soon; try another")
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()

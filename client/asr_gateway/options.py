@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from asr_client.errors import InvalidArgument
 from nemotron_asr.config import LOOKAHEAD_BY_LATENCY_MS
 from nemotron_asr.errors import AsrError
-from nemotron_asr.options import AUTO, FILE, LIVE, option_table
+from nemotron_asr.options import AUTO, FILE, LIVE, Option, option_table
 from nemotron_asr.pcm import ENCODINGS
 
 ENCODING = "encoding"  # of live samples; of a client, as on the wire to Triton there is PCM alone
 _TABLE = option_table((AUTO,), LOOKAHEAD_BY_LATENCY_MS)
+_TABLE["progress"] = Option(  # of the library, not of Triton
+    "progress", (True, False), "A result for all audio that was heard, also without text.", (LIVE,)
+)
 _BY_SERVER = ("language", "languages")  # which there are only the server knows
 
 

@@ -75,6 +75,7 @@ class Outbox:
     async def send(self, message: dict) -> None:
         """Raises asyncio.TimeoutError where the client does not read, WebSocketDisconnect."""
         text = json.dumps(message, ensure_ascii=False)
+        text = text.encode(errors="replace").decode()  # half characters, which JSON can escape
         await asyncio.wait_for(self._websocket.send_text(text), self._slow_reader_s)
 
     async def close(self, code: int, reason: str = "") -> None:

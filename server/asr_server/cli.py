@@ -89,9 +89,37 @@ _PATH = click.Path(path_type=Path)
     default=30.0,
     help="How long live streams may go on when the server is told to stop.",
 )
+@click.option(
+    "--trace-url",
+    envvar="ASR_TRACE_URL",
+    help="OTLP collector for OpenTelemetry traces, http://host:4318/v1/traces.",
+)
+@click.option(
+    "--gateway",
+    is_flag=True,
+    envvar="ASR_GATEWAY",
+    help="Run `asr gateway` beside it, as its environment variables say.",
+)
+@click.option(
+    "--gateway-host", envvar="ASR_GATEWAY_HOST", default=DEFAULT_HOST, help="Of the gateway."
+)
+@click.option(
+    "--gateway-port", type=_PORT, envvar="ASR_GATEWAY_PORT", default=8080, help="Of the gateway."
+)
+@click.option(
+    "--riva-port", type=_PORT, envvar="ASR_GATEWAY_RIVA_PORT", default=50051, help="Likewise."
+)
 @click.option("--verbose", is_flag=True, help="The server's own log, on stderr.")
 @click.help_option("-h", "--help")
-def serve(checkpoint: Path | None, model_repository: Path | None, **options: object) -> None:
+def serve(
+    checkpoint: Path | None,
+    model_repository: Path | None,
+    gateway: bool,
+    gateway_host: str,
+    gateway_port: int,
+    riva_port: int,
+    **options: object,
+) -> None:
     """Serve live and offline transcription until Ctrl-C.
 
     Then live streams may end, and new ones are refused; a second Ctrl-C ends them at once.
@@ -108,7 +136,8 @@ def serve(checkpoint: Path | None, model_repository: Path | None, **options: obj
         )
         if not settings.is_loopback():
             click.echo(_OPEN_WARNING.format(host=settings.host), err=True)
-        sys.exit(run(settings))
+        doors = ["--host", gateway_host, "--port", str(gateway_port), "--riva-port", str(riva_port)]
+        sys.exit(run(settings, doors if gateway else None))
     except SettingsError as error:
         raise click.UsageError(str(error)) from None
     except ServerError as error:

@@ -30,6 +30,7 @@ class ServerSettings:
     start_timeout_s: from the start of the process until every model answers.
     drain_timeout_s: what live streams get to end when `asr serve` is told to stop.
     exit_timeout_s: what requests in flight get when the server stops.
+    trace_url: OTLP collector of OpenTelemetry traces.  trace_rate: one of so many requests.
     """
 
     model_repository: Path
@@ -46,6 +47,8 @@ class ServerSettings:
     start_timeout_s: float = 300.0
     drain_timeout_s: float = 30.0
     exit_timeout_s: int = 10
+    trace_url: str | None = None
+    trace_rate: int = 1
     verbose: bool = False
 
     @property

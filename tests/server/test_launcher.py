@@ -379,7 +379,7 @@ def test_what_a_killed_launcher_and_guard_left_is_removed_by_the_next_start(fold
     psutil.Process(server.pid).parent().kill()  # the guard; the kernel ends tritonserver
     wait_for(lambda: server.trouble())
     os.close(server._runtime.lock_fd)  # as if this process had died too
-    server._runtime.lock_fd, server._runtime.name = -1, "gone"
+    server._runtime.lock_fd, server._runtime.path = -1, Path("gone")
     server.stop()
     assert list(Path("/dev/shm").glob(f"{name}*"))
     with TritonServer(settings(folder)):
@@ -447,7 +447,7 @@ def test_a_signal_during_the_start_ends_everything(folder, number):
         wait_for(lambda: the(processes_of(serve.pid), "triton_python_backend_stub"))
         processes = processes_of(serve.pid)
         guard = next(p for p in processes if "guard.py" in " ".join(command_of(p)[:4]))
-        name = command_of(guard)[5]
+        name = Path(command_of(guard)[5]).name
         assert name.startswith("nemotron-asr-")
         serve.send_signal(number)
         assert serve.wait(10) == (0 if number != signal.SIGKILL else -number)

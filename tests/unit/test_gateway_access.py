@@ -53,15 +53,15 @@ def test_a_file_that_changes_is_read_again_and_a_broken_one_is_not(keys, monkeyp
     monkeypatch.setattr("asr_gateway.access.RELOAD_S", 0)
     first = add_key(keys, "one", 1, None)
     access = Access(keys)
-    with access.caller(bearer(first)).session():
-        second = add_key(keys, "two", None, None)
-        assert access.caller(bearer(second)).name == "two"
-        assert access.caller(bearer(first)).sessions == 1  # what it uses is not forgotten
-        keys.write_text("{")
-        assert access.caller(bearer(first)).name == "one"
-        keys.write_text('{"keys": []}')
-        with pytest.raises(Unauthorized):
-            access.caller(bearer(first))
+    access.caller(bearer(first)).begin_session()
+    second = add_key(keys, "two", None, None)
+    assert access.caller(bearer(second)).name == "two"
+    assert access.caller(bearer(first)).sessions == 1  # what it uses is not forgotten
+    keys.write_text("{")
+    assert access.caller(bearer(first)).name == "one"
+    keys.write_text('{"keys": []}')
+    with pytest.raises(Unauthorized):
+        access.caller(bearer(first))
 
 
 @pytest.mark.parametrize(
@@ -91,11 +91,13 @@ def test_a_name_is_taken_once(keys):
 
 def test_sessions_of_a_key_are_limited():
     caller = Caller("one", max_sessions=2)
-    with caller.session(), caller.session():
-        with pytest.raises(TooMuch, match="2 of 2"), caller.session():
-            pass
-        assert caller.sessions == 2
-    assert caller.sessions == 0
+    for _ in range(2):
+        caller.begin_session()
+    with pytest.raises(TooMuch, match="2 of 2"):
+        caller.begin_session()
+    assert caller.sessions == 2
+    caller.sessions -= 1
+    caller.begin_session()
 
 
 def test_requests_of_a_key_are_limited_by_the_minute():

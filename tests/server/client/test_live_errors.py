@@ -72,10 +72,17 @@ def test_streams_that_are_given_up_free_their_slots(url):
 def test_send_waits_for_the_server_when_too_much_is_under_way(url):
     with LiveStream(url, language="slow", max_in_flight=1) as stream:
         begin_s = time.monotonic()
-        stream.send(PCM[:100])
+        stream.send(PCM[:8000])
         assert time.monotonic() - begin_s < 0.5
-        stream.send(PCM[:100])  # the stand-in keeps the first for a second
+        stream.send(PCM[:8000])  # the stand-in keeps the first for a second
         assert time.monotonic() - begin_s > 0.9
+
+
+def test_audio_that_waits_for_the_rest_of_its_chunk_holds_up_nobody(url):
+    with LiveStream(url, max_in_flight=1) as stream:
+        for packet in cut(PCM, 100):
+            stream.send(packet)
+        assert stream.finish().text == expected(PCM)
 
 
 def test_an_answer_that_does_not_come_is_an_error(url):

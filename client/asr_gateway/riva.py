@@ -1,0 +1,230 @@
+"""Riva's gRPC: what NVIDIA's clients and the plugins of voice agents speak, unchanged.
+
+Methods are given the bytes of requests, so that who calls is known before a message is read, and
+one that is no message ends its own call alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+from riva.client.proto.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from riva.client.proto.riva_asr_pb2 import (
+    RecognizeRequest,
+    RecognizeResponse,
+    RivaSpeechRecognitionConfigRequest,
+    RivaSpeechRecognitionConfigResponse,
+    StreamingRecognizeResponse,
+)
+
+from asr_client.errors import ClientError, StreamNotFound
+from nemotron_asr.config import SAMPLE_RATE
+from nemotron_asr.options import AUTO
+from nemotron_asr.pcm import MAX_CHANNELS
+
+from .access import Caller
+from .errors import TooLarge, TooMuch, grpc_status, message_of
+from .gateway import Gateway, LiveSession
+from .options import FILE, LIVE
+from .riva_audio import LiveBytes, as_file
+from .riva_config import invalid, read_config
+from .riva_requests import LiveRequests, Packet, receive
+from .riva_results import LiveResponses, file_response
+from .settings import MIB, GatewaySettings
+from .sockets import together
+
+DOOR = "riva"
+ASR = "nvidia.riva.asr.RivaSpeechRecognition"
+HEALTH = "grpc.health.v1.Health"
+STOP_S = 1.0  # what calls get that are about to end
+_MAX_DETAILS = 600  # characters of a message; HTTP/2 headers hold 8 kB, a character up to 12 bytes
+_MAX_GRPC = (1 << 31) - 1
+_KEEPALIVE_MS = 20_000  # a client whose machine is gone is noticed after twice that
+
+
+class RivaServer:
+    """The gRPC server of one gateway, in its event loop."""
+
+    def __init__(self, gateway: Gateway):
+        self._gateway = gateway
+        settings = gateway.settings
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.so_reuseport", 1),  # the processes of a gateway share the port
+                ("grpc.max_receive_message_length", min(settings.max_file_bytes + MIB, _MAX_GRPC)),
+                ("grpc.compression_enabled_algorithms_bitset", 1),  # none: inflating can be a bomb
+                ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
+                ("grpc.keepalive_timeout_ms", _KEEPALIVE_MS),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", _KEEPALIVE_MS // 4),
+            ]
+        )
+        unary = grpc.stream_unary_rpc_method_handler  # of one message: read when it is wanted
+        asr = {
+            "Recognize": unary(self._recognize, None, RecognizeResponse.SerializeToString),
+            "GetRivaSpeechRecognitionConfig": unary(
+                self._list, None, RivaSpeechRecognitionConfigResponse.SerializeToString
+            ),
+            "StreamingRecognize": grpc.stream_stream_rpc_method_handler(
+                self._stream, None, StreamingRecognizeResponse.SerializeToString
+            ),
+        }
+        health = {"Check": unary(self._check, None, HealthCheckResponse.SerializeToString)}
+        for service, methods in ((ASR, asr), (HEALTH, health)):
+            handler = grpc.method_handlers_generic_handler(service, methods)
+            self._server.add_generic_rpc_handlers([handler])
+
+    async def start(self) -> None:
+        """Listen.  Raises OSError where the port or the certificate cannot be had."""
+        settings = self._gateway.settings
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        address = f"{host}:{settings.riva_port}"
+        try:
+            if settings.tls_cert is None:
+                self._server.add_insecure_port(address)
+            else:
+                self._server.add_secure_port(address, _credentials(settings))
+        except RuntimeError:
+            raise OSError(f"cannot listen at {address} for Riva's clients") from None
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """Take no more calls; those that are about to end do, all others are ended."""
+        await self._server.stop(STOP_S)
+
+    # Methods
+
+    async def _stream(self, _messages, context: grpc.aio.ServicerContext) -> None:
+        """The configuration, then audio; half-closing ends the stream."""
+        async with _telling_errors(context):
+            caller = self._caller(context)
+            self._gateway.check_draining()
+            requests = LiveRequests(context, self._gateway.settings)
+            first = await requests.first()
+            config = first.streaming_config.config
+            audio = requests.audio = LiveBytes(config)
+            options = read_config(config, LIVE)
+            await self._check_model(config.model)
+            packet = await requests.next()
+            while packet is not None and audio.format is None:
+                packet = await requests.next()
+            packet = packet or Packet(audio.finish())
+            form = audio.format
+            options |= {"encoding": form.encoding, "sample_rate": form.sample_rate}
+            options["channels"] = form.channels
+            async with self._gateway.live(DOOR, caller, **options) as session:
+                responses = LiveResponses(first)
+                await together(
+                    self._tell(context, session, responses), _hear(requests, session, packet)
+                )
+
+    async def _tell(
+        self, context: grpc.aio.ServicerContext, session: LiveSession, responses: LiveResponses
+    ) -> None:
+        slow_reader_s = self._gateway.settings.slow_reader_s
+        async for result in session.results():
+            for response in responses.of(result):
+                try:
+                    await asyncio.wait_for(context.write(response), slow_reader_s)
+                except asyncio.TimeoutError:
+                    raise TooMuch(
+                        f"RESOURCE_EXHAUSTED: nothing was read for {slow_reader_s:g} s"
+                    ) from None
+
+    async def _recognize(self, _messages, context: grpc.aio.ServicerContext) -> RecognizeResponse:
+        """A recording, as a file or as samples."""
+        settings = self._gateway.settings
+        async with _telling_errors(context):
+            caller = self._caller(context)
+            with self._gateway.upload(DOOR):
+                request = await receive(RecognizeRequest, context)
+            if len(request.audio) > settings.max_file_bytes:
+                raise TooLarge(
+                    f"INVALID_ARGUMENT: a recording of {len(request.audio)} bytes; "
+                    f"valid: up to {settings.max_file_bytes}"
+                )
+            config = request.config
+            options = read_config(config, FILE)
+            await self._check_model(config.model)
+            file = as_file(request.audio, config)
+            channels = [options]
+            if config.enable_separate_recognition_per_channel and config.audio_channel_count > 1:
+                if config.audio_channel_count > MAX_CHANNELS:
+                    raise invalid(
+                        f"audio_channel_count {config.audio_channel_count}; "
+                        f"valid: up to {MAX_CHANNELS}"
+                    )
+                channels = [{**options, "channel": i} for i in range(config.audio_channel_count)]
+            transcripts = [
+                await self._gateway.transcribe(DOOR, caller, file, **one) for one in channels
+            ]
+            return file_response(request, transcripts)
+
+    async def _list(
+        self, _messages, context: grpc.aio.ServicerContext
+    ) -> RivaSpeechRecognitionConfigResponse:
+        """The model, which is there live and offline."""
+        async with _telling_errors(context):
+            self._caller(context)
+            request = await receive(RivaSpeechRecognitionConfigRequest, context)
+            await self._check_model(request.model_name)
+            offer = await self._gateway.offered()
+            response = RivaSpeechRecognitionConfigResponse()
+            for kind in ("online", "offline"):
+                parameters = {
+                    "type": kind,
+                    "streaming": str(kind == "online"),
+                    "language_code": ",".join(n for n in offer["languages"] if n != AUTO),
+                    "sample_rate": str(SAMPLE_RATE),
+                    "latency_ms": ",".join(map(str, offer["latencies_ms"])),
+                }
+                response.model_config.add(model_name=offer["model"], parameters=parameters)
+            return response
+
+    async def _check(self, _messages, context: grpc.aio.ServicerContext) -> HealthCheckResponse:
+        """gRPC's own health check, without a key: whether a stream can be opened now."""
+        async with _telling_errors(context):
+            service = (await receive(HealthCheckRequest, context)).service
+            if service not in ("", ASR):
+                raise StreamNotFound(f"NOT_FOUND: no service {service!r}; valid: {ASR}")
+            is_ready = await self._gateway.is_ready()
+            status = HealthCheckResponse.SERVING if is_ready else HealthCheckResponse.NOT_SERVING
+            return HealthCheckResponse(status=status)
+
+    # What they share
+
+    def _caller(self, context: grpc.aio.ServicerContext) -> Caller:
+        metadata = context.invocation_metadata()
+        return self._gateway.access.caller(
+            {name: value for name, value in metadata if isinstance(value, str)}
+        )
+
+    async def _check_model(self, name: str) -> None:
+        if name and name != (model := (await self._gateway.offered())["model"]):
+            raise invalid(f"model {name!r} is unknown; valid: {model}, or none")
+
+
+async def _hear(requests: LiveRequests, session: LiveSession, packet: Packet | None) -> None:
+    """Pass on what comes, from this packet on."""
+    stream = session.stream
+    while packet is not None:
+        await stream.send(packet.samples)
+        if packet.ends_utterance:
+            stream.finalize()
+        packet = await requests.next()
+    stream.end()
+
+
+@asynccontextmanager
+async def _telling_errors(context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+    try:
+        yield
+    except ClientError as error:
+        await context.abort(grpc_status(error), message_of(error)[:_MAX_DETAILS])
+
+
+def _credentials(settings: GatewaySettings) -> grpc.ServerCredentials:
+    pair = settings.tls_key.read_bytes(), settings.tls_cert.read_bytes()
+    return grpc.ssl_server_credentials([pair])

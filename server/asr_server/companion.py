@@ -1,0 +1,83 @@
+"""A process beside the server that shares its life: the gateway."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+RESTART_S, LONGEST_RESTART_S = 1.0, 30.0  # before one that died is begun anew; doubles
+STABLE_AFTER_S = 60.0
+STOP_MARGIN_S = 10.0  # beyond what it may take to end, then it is killed
+
+
+class Companion:
+    """Begun with the server, begun anew when it dies, told to stop first. Time is an argument.
+
+    command: its output is ours.  say: takes the one-line messages.
+    """
+
+    def __init__(self, command: list[str], say: Callable[[str], None]):
+        self._command = command
+        self._say = say
+        self._process: subprocess.Popen | None = None
+        self._started_s = 0.0
+        self._wait_s = RESTART_S
+        self._start_at_s = float("-inf")
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    def keep_up(self, now: float) -> None:
+        """Start it, or start it again once it is time."""
+        if self._process is not None and (status := self._process.poll()) is not None:
+            if now - self._started_s > STABLE_AFTER_S:
+                self._wait_s = RESTART_S
+            self._say(f"the gateway ended (exit status {status}); again in {self._wait_s:g} s")
+            self._process, self._start_at_s = None, now + self._wait_s
+            self._wait_s = min(2 * self._wait_s, LONGEST_RESTART_S)
+        if self._process is None and now >= self._start_at_s:
+            self._started_s = now
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the supervisor, which then stops it
+                preexec_fn=_end_with(os.getpid()),
+            )
+
+    def tell_to_stop(self) -> None:
+        """Its sessions may end; told again, they end at once."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def stop(self) -> None:
+        """End it at once."""
+        if self._process is None:
+            return
+        for _ in range(2):
+            self.tell_to_stop()
+        try:
+            self._process.wait(STOP_MARGIN_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+
+def _end_with(parent_pid: int) -> Callable[[], None]:
+    """For the child: be told to stop when the parent dies, however that comes."""
+    libc = ctypes.CDLL(None)
+
+    def before_exec() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != parent_pid:
+            os._exit(1)
+
+    return before_exec
