@@ -16,6 +16,8 @@ grpc.experimental.gevent.init_gevent()  # before the first channel; locust has p
 import numpy as np  # noqa: E402
 
 from asr_client.audio import SAMPLE_RATE, file_packets  # noqa: E402
+from nemotron_asr.chunks import samples_needed  # noqa: E402
+from nemotron_asr.config import TOKEN_FRAME_MS  # noqa: E402
 
 MIN_PACKET_MS, MAX_PACKET_MS = 20, 100  # what browsers and telephony send
 AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".mp3"}
@@ -97,8 +99,12 @@ class Schedule:
         self._ends_ms = ends * 1000 / SAMPLE_RATE
 
     def due_of_audio_s(self, processed_ms: float) -> float:
-        """When the packet was spoken that holds the sample at this time."""
-        index = int(np.searchsorted(self._ends_ms, processed_ms))
+        """When the packet was spoken with which so much could be decoded.
+
+        The last frame of what is decoded reaches to its middle and a little further.
+        """
+        needed_ms = samples_needed(round(processed_ms / TOKEN_FRAME_MS)) * 1000 / SAMPLE_RATE
+        index = int(np.searchsorted(self._ends_ms, needed_ms))
         return float(self.due_s[min(index, len(self.due_s) - 1)])
 
     def spoken(self) -> Iterator[np.ndarray]:

@@ -1,36 +1,47 @@
-"""Soak: very many short sessions on the real server, with a tiny random model, and what they leave.
+"""Soak: very many short sessions on the real server, or a very long one, and what they leave.
 
     nice -n 19 .venv/bin/python tests/load/soak.py --sessions 100000
+    nice -n 19 .venv/bin/python tests/load/soak.py --hours 8
 
 Most sessions end as they should, and their text is compared with the library's. Some are abandoned
 and expire, some are killed with packets in flight, some are refused. Every few seconds a line tells
 what the server holds: resident memory of its process and of the streaming model's, shared memory,
 slots in use. All must stay where they are once 330 s are over: for so long Triton remembers a
-stream that nobody ended.
+stream that nobody ended. The sessions have a tiny random model.
+
+With --hours one stream hears the bundled recordings again and again, as fast as the bundled model
+decodes them, and ends an utterance at each pause. Those of the first two rounds must be what the
+library makes of their audio; all later ones the same, words and times included, one round later.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `import reference`
 
 import reference
+from asr_client import LiveStream
+from asr_client.audio import file_packets
+from asr_client.results import Result, Segment
 from asr_server import TritonServer
-from nemotron_asr import load_checkpoint
-from server.conftest import pcm, settings_for
+from nemotron_asr import Recognizer, load_checkpoint
+from server.conftest import ROOT, pcm, settings_for
 from server.raw import RawStream, random_id
 from server.test_metrics import total
 
@@ -38,6 +49,8 @@ WORKERS = 8  # connections at a time
 IDLE_TIMEOUT_S = 2.0
 KINDS = {"ended": 80, "abandoned": 8, "killed": 4, "refused": 8}  # sessions of each in 100
 NUM_CLIPS = 8
+FRAME = 1280  # samples: utterances begin at whole frames of a stream, so rounds are of whole frames
+PAUSE_MS, ENDPOINT_MS = 1600, 800  # 20 and 10 frames
 
 
 @dataclass(frozen=True)
@@ -55,6 +68,18 @@ class Sample:
             f"{self.sessions:>8} sessions  server {self.server_mib:7.1f} MiB  model "
             f"{self.model_mib:7.1f} MiB  shm {self.shm_mib:5.1f} MiB  slots {self.active:>3}"
         )
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a long stream is."""
+
+    audio_s: float  # decoded
+    kept_s: float  # of audio, by the client
+    held: Sample
+
+    def __str__(self) -> str:
+        return f"{self.audio_s / 3600:6.3f} h  kept {self.kept_s:4.1f} s {self.held}"
 
 
 def measure(server: TritonServer, sessions: int) -> Sample:
@@ -132,21 +157,125 @@ def wait_until_free(server: TritonServer, within_s: float = 60.0) -> None:
         time.sleep(0.5)
 
 
+def recordings() -> np.ndarray:
+    """A round: every bundled recording and a pause behind it, (n,) int16."""
+    rng, parts = np.random.default_rng(0), []
+    for path in sorted((ROOT / "samples").glob("*.flac")):
+        parts += file_packets(str(path), packet_ms=1000)
+        pause = PAUSE_MS * 16 + -sum(map(len, parts)) % FRAME
+        parts.append(rng.normal(0, 5, pause).astype(np.int16))
+    return np.concatenate(parts)
+
+
+def long_stream(
+    server: TritonServer,
+    recognizer: Recognizer,
+    hours: float,
+    on_moment: Callable[[Moment], None],
+    every_s: float,
+) -> list[Segment]:
+    """One stream, fed as fast as it is decoded.  Returns all its utterances, which are checked.
+
+    every_s: of audio, from one moment to the next.
+    """
+    audio = recordings()
+    round_ms = len(audio) // 16
+    num_rounds = max(3, round(hours * 3_600_000 / round_ms))
+    found: list[Segment] = []
+    first: list[Segment] = []  # those that begin in the first round
+    again: list[Segment] = []  # those of the second
+    next_s = 0.0
+    with LiveStream(server.grpc_address, endpoint_ms=ENDPOINT_MS, words=True) as stream:
+        stream.feed(_packets(audio, num_rounds))
+        results = stream.results()
+        for segment in _utterances(results):
+            found.append(segment)
+            if segment.start_ms < 2 * round_ms:
+                (first if segment.start_ms < round_ms else again).append(segment)
+                _check_text(segment, audio, recognizer)
+            else:
+                late, which = divmod(len(found) - 1 - len(first), len(again))
+                expected = _told(again[which], late * round_ms)
+                assert _told(segment) == expected, f"{segment} instead of {expected}"
+            if segment.end_ms >= next_s * 1000:
+                next_s += every_s
+                tape = stream._session.tape
+                kept_s = (tape.end - tape.begin) / 16_000
+                on_moment(Moment(segment.end_ms / 1000, kept_s, measure(server, 1)))
+        transcript = stream.finish()
+    assert transcript.audio_processed_ms == num_rounds * round_ms
+    expected = len(first) + (num_rounds - 1) * len(again) - 1  # the last pause says nothing
+    assert len(found) == len(transcript.segments) == expected
+    return found
+
+
+def _packets(audio: np.ndarray, times: int) -> Iterator[np.ndarray]:
+    rng = random.Random(0)
+    for _ in range(times):
+        cuts = sorted(rng.sample(range(1, len(audio)), len(audio) // 8000))
+        yield from np.split(audio, cuts)
+
+
+def _utterances(results: Iterator[Result]) -> Iterator[Segment]:
+    """Whole ones, put together from what each result adds to them."""
+    pieces = itertools.chain.from_iterable(result.segments for result in results)
+    for _, group in itertools.groupby(pieces, lambda piece: piece.segment):
+        *parts, last = group
+        text = "".join(piece.text for piece in [*parts, last]).strip()
+        words = sum((piece.words for piece in [*parts, last]), ())
+        yield replace(last, text=text, words=words)
+
+
+def _check_text(segment: Segment, audio: np.ndarray, recognizer: Recognizer) -> None:
+    """Against the library, on its own audio alone."""
+    own = np.tile(audio, 3)[segment.start_ms * 16 : segment.end_ms * 16]
+    alone = recognizer.transcribe([own], latency_ms=320)[0]
+    assert segment.text == alone.text
+    starts = [word.start_ms - segment.start_ms for word in segment.words]
+    assert starts == [word.start_ms for word in alone.words]
+
+
+def _told(segment: Segment, later_ms: int = 0) -> tuple:
+    """What an utterance says and when."""
+    words = [(w.text, w.start_ms + later_ms, w.end_ms + later_ms) for w in segment.words]
+    times = segment.start_ms + later_ms, segment.end_ms + later_ms
+    return segment.text, words, times, segment.reason, segment.language
+
+
+@contextmanager
+def log_kept(server: TritonServer) -> Iterator[None]:
+    """Say where the server's log is after a failure."""
+    try:
+        yield
+    except BaseException:
+        print(f"the server's log: {server.keep_log()}", flush=True)
+        raise
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="many short sessions, and what they leave")
+    parser = argparse.ArgumentParser(description="what many sessions leave, or a long one")
     parser.add_argument("--sessions", type=int, default=100_000)
     parser.add_argument("--every", type=int, default=1000, help="sessions between two lines")
+    parser.add_argument("--hours", type=float, help="one session that hears so much audio")
     options = parser.parse_args()
     began_s = time.monotonic()
 
-    def show(sample: Sample) -> None:
+    def show(sample: Sample | Moment) -> None:
         print(f"{time.monotonic() - began_s:6.0f} s {sample}", flush=True)
 
+    if options.hours:
+        checkpoint = ROOT / "checkpoints" / "demo"
+        with TritonServer(settings_for(checkpoint)) as server, log_kept(server):
+            recognizer = load_checkpoint(checkpoint)
+            found = long_stream(server, recognizer, options.hours, show, every_s=360)
+            print(f"{len(found)} utterances; the last: {found[-1]}")
+        return
     with tempfile.TemporaryDirectory() as directory:
         model = reference.reference_model(reference.reference_config("tiny"))
         checkpoint = reference.save_checkpoint(model, Path(directory))
         recognizer = load_checkpoint(checkpoint)
-        with TritonServer(settings_for(checkpoint, idle_timeout_s=IDLE_TIMEOUT_S)) as server:
+        settings = settings_for(checkpoint, idle_timeout_s=IDLE_TIMEOUT_S)
+        with TritonServer(settings) as server, log_kept(server):
             show(measure(server, 0))
             outcomes = soak(server, recognizer, options.sessions, show, options.every)
             wait_until_free(server)
