@@ -1,8 +1,8 @@
 """How `asr serve` tells the processes of the streaming model to stop, and learns that they have.
 
 By files in a directory of its own: nothing that a client sends can be taken for them, and every
-instance sees them. The server makes `drain` (no new streams) and `stop` (end those that live); each
-process has a file `NAME.serving` there until no stream is left in it.
+instance sees them. The server names one `drain` (no new streams) or `stop` (end those that live);
+each process has a file `NAME.serving` there until no stream is left in it.
 """
 
 from __future__ import annotations

@@ -93,11 +93,15 @@ class Publisher:
         self._families.clear()
 
     def _run(self) -> None:
-        try:
-            while not self._stopping.wait(INTERVAL_S):
+        worked = True
+        while not self._stopping.wait(INTERVAL_S):
+            try:
                 self._publish()
-        except Exception:  # a server without metrics serves all the same
-            log.exception("no metrics from now on")
+                worked = True
+            except Exception:  # no room in shared memory, or a server without metrics: it serves
+                if worked:
+                    log.exception("no metrics for now")
+                worked = False
 
     def _publish(self) -> None:
         for name, labels, value in samples(self._engine):

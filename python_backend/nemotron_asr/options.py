@@ -16,6 +16,7 @@ from .pcm import MIX
 
 AUTO = "auto"
 KEEP, MASK = "keep", "mask"
+MODEL, VAD = "model", "vad"
 MAX_BOOST = 20.0
 LIVE, PACKET, FILE = "live", "packet", "file"  # of a stream, of any of its packets, of a file
 
@@ -36,6 +37,7 @@ class Options:
     phrases: str = ""
     boost: float = 1.0
     endpoint_ms: int = 0
+    endpoint_by: str = MODEL
     max_utterance_ms: int = 0
     recover_ms: int = 0
     finalize: bool = False
@@ -171,6 +173,12 @@ def option_table(languages: Iterable[str], latencies_ms: Iterable[int]) -> dict[
             "endpoint_ms",
             range(10_001),
             "Silence that ends an utterance, in milliseconds; 0: none does.",
+        ),
+        Option(
+            "endpoint_by",
+            (MODEL, VAD),
+            "What tells silence: the model, which then says nothing, or a voice detector.",
+            of=(LIVE,),
         ),
         Option(
             "max_utterance_ms",

@@ -6,7 +6,7 @@ when told (SIGTERM: gently; SIGQUIT: at once) or when the launcher is gone, ends
 that a crashed server leaves, and removes shared memory. If the guard itself is killed, the kernel
 kills tritonserver (PR_SET_PDEATHSIG), and stubs end by themselves about two seconds after it.
 
-    guard.py LAUNCHER_PID RUNTIME_NAME GRACE_S COMMAND...
+    guard.py LAUNCHER_PID RUNTIME_DIRECTORY GRACE_S COMMAND...
 
 Exits with the server's exit status, or 128 + the number of the signal that ended it.
 """
@@ -19,7 +19,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -33,7 +32,8 @@ SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal
 
 
 def main(argv: list[str]) -> int:
-    launcher_pid, name, grace_s, command = int(argv[1]), argv[2], float(argv[3]), argv[4:]
+    launcher_pid, directory = int(argv[1]), Path(argv[2])
+    grace_s, command = float(argv[3]), argv[4:]
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # stubs of a dead server become ours
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they wait for sigtimedwait below
@@ -48,9 +48,9 @@ def main(argv: list[str]) -> int:
     server = subprocess.Popen(command, preexec_fn=before_exec)
     orphaned = watch(server, launcher_pid, grace_s)
     kill_children()
-    remove_regions(name)
+    remove_regions(directory.name)
     if orphaned:  # else the launcher still reads the log in there, and removes it
-        remove_files(name)
+        remove_files(directory)
     return server.returncode if server.returncode >= 0 else 128 - server.returncode
 
 
@@ -110,10 +110,6 @@ def process_stat(pid: int) -> tuple[str, int]:
     return state, int(parent)
 
 
-def runtime_directory(name: str) -> Path:
-    return Path(tempfile.gettempdir()) / name
-
-
 def lock_path(name: str) -> Path:
     return SHM / f"{name}.lock"
 
@@ -124,11 +120,11 @@ def remove_regions(name: str) -> None:
         region.unlink(missing_ok=True)
 
 
-def remove_files(name: str) -> None:
+def remove_files(directory: Path) -> None:
     """Remove everything on disk that belongs to a server that has ended, its lock last."""
-    remove_regions(name)
-    shutil.rmtree(runtime_directory(name), ignore_errors=True)
-    lock_path(name).unlink(missing_ok=True)
+    remove_regions(directory.name)
+    shutil.rmtree(directory, ignore_errors=True)
+    lock_path(directory.name).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -32,6 +33,7 @@ RESTRICTED_APIS = "shared-memory,model-config,model-repository,statistics,trace,
 # HTTP headers that become request parameters. Without the anchors "Accept-Language" matches too.
 OPTION_HEADERS = "^({})$".format("|".join(option_table((), ())))
 SHM_BYTES = 4 << 20  # per model, at start and per step of growth: four models fit a 64 MB /dev/shm
+WORDS = ("drain", "stop")  # that the streaming model is told by files of these names
 POLL_S = 0.1
 REFUSAL_S = 2.0  # what the streaming model gets to refuse the streams that are left
 LOOK_S = 1.0
@@ -110,7 +112,7 @@ class TritonServer:
         try:
             self._runtime = RuntimeDir()
             layout = assemble(wheel, self._runtime.path)
-            self._control.mkdir()
+            self._make_control()
             env = stub_environment(layout) | self.settings.environment()
             env["ASR_CONTROL_DIR"] = str(self._control)
             arguments = self._arguments(layout.backend_directory, self._model_repository())
@@ -118,14 +120,16 @@ class TritonServer:
             self._wait_until_ready(should_stop)
             self._stubs = self._find_stubs()
             self._can_let_go = self.has_streams()
-        except BaseException:
+        except BaseException as error:
             self.stop(at_once=True)
+            if isinstance(error, OSError):
+                raise ServerError(f"cannot start: {error}") from error
             raise
 
     def drain(self) -> None:
         """Refuse new live streams; those that live go on."""
         if self._runtime is not None:
-            (self._control / "drain").touch()
+            self._tell("drain")
 
     def has_streams(self) -> bool:
         """Whether a live stream may be left since `drain`."""
@@ -162,24 +166,41 @@ class TritonServer:
     def forward_log(self) -> None:
         """Write what is new in the log to stderr, if `verbose`."""
         if self._log is not None and self.settings.verbose:
-            sys.stderr.write(self._log.new_text())
-            sys.stderr.flush()
+            with suppress(OSError):  # a file on a full disk
+                sys.stderr.write(self._log.new_text())
+                sys.stderr.flush()
 
     def keep_log(self) -> Path | None:
-        """Copy the log to a file that survives `stop`; the next copy replaces it."""
+        """Copy the log to a file that survives `stop`; the next copy replaces it.
+
+        None where there is no log, or no room for another.
+        """
         if self.log_path is None or not self.log_path.exists():
             return None
-        if self._kept_log is None:  # one per launcher, whatever the number of restarts
-            fd, name = tempfile.mkstemp(prefix=NAME_PREFIX, suffix=".log")
-            os.close(fd)
-            self._kept_log = Path(name)
-        shutil.copyfile(self.log_path, self._kept_log)
+        try:
+            if self._kept_log is None:  # one per launcher, whatever the number of restarts
+                fd, name = tempfile.mkstemp(prefix=NAME_PREFIX, suffix=".log")
+                os.close(fd)
+                self._kept_log = Path(name)
+            shutil.copyfile(self.log_path, self._kept_log)
+        except OSError:
+            return None
         return self._kept_log
 
     @property
     def _control(self) -> Path:
         """Where the streaming model looks for what it is told; it says there that it serves."""
         return self._runtime.path / "control"
+
+    def _make_control(self) -> None:
+        self._control.mkdir()
+        for word in WORDS:
+            (self._control / f"not-{word}").touch()
+
+    def _tell(self, word: str) -> None:
+        """Say `drain` or `stop` by renaming a file: a full disk may not take another one."""
+        with suppress(FileNotFoundError):  # said before
+            (self._control / f"not-{word}").rename(self._control / word)
 
     def _model_repository(self) -> Path:
         s = self.settings
@@ -209,12 +230,25 @@ class TritonServer:
             "--exit-on-error=true",
             "--allow-sagemaker=false",
             "--allow-vertex-ai=false",
+            *self._tracing(),
+        ]
+
+    def _tracing(self) -> list[str]:
+        s = self.settings
+        if s.trace_url is None:
+            return []
+        return [
+            "--trace-config=mode=opentelemetry",
+            "--trace-config=level=TIMESTAMPS",
+            f"--trace-config=rate={s.trace_rate}",
+            f"--trace-config=opentelemetry,url={s.trace_url}",
+            "--trace-config=opentelemetry,resource=service.name=asr",
         ]
 
     def _spawn(self, command: list[str], env: dict[str, str]) -> None:
         grace_s = self.settings.exit_timeout_s + STOP_MARGIN_S / 2
         python = [sys.executable, "-I", "-S"]  # standard library only: starts in 20 ms
-        ours = [str(os.getpid()), self._runtime.name, str(grace_s)]
+        ours = [str(os.getpid()), str(self._runtime.path), str(grace_s)]
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [*python, guard.__file__, *ours, *command],
@@ -287,7 +321,7 @@ class TritonServer:
         Triton waits for streams that nobody ends, though the model has let go of them.
         """
         give_up_s = time.monotonic() + REFUSAL_S
-        (self._control / "stop").touch()
+        self._tell("stop")
         while self.has_streams() and time.monotonic() < give_up_s:
             time.sleep(POLL_S)
         process.send_signal(signal.SIGTERM)

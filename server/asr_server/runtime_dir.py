@@ -11,9 +11,11 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import tempfile
+from pathlib import Path
 
 from .errors import ServerError
-from .guard import SHM, lock_path, remove_files, runtime_directory
+from .guard import SHM, lock_path, remove_files
 
 NAME_PREFIX = "nemotron-asr-"
 
@@ -24,8 +26,9 @@ class RuntimeDir:
     def __init__(self) -> None:
         if not SHM.is_dir() or not os.access(SHM, os.W_OK):
             raise ServerError(f"the server needs shared memory, and {SHM} cannot be written")
+        temporary = Path(tempfile.gettempdir())
         self.name, self.lock_fd = _take_new_lock()
-        self.path = runtime_directory(self.name)
+        self.path = temporary / self.name
         try:
             self.path.mkdir(mode=0o700)
         except OSError as error:
@@ -39,7 +42,7 @@ class RuntimeDir:
 
     def remove(self) -> None:
         """Remove all three. May be called twice."""
-        remove_files(self.name)
+        remove_files(self.path)
         if self.lock_fd >= 0:
             os.close(self.lock_fd)
             self.lock_fd = -1
@@ -56,8 +59,9 @@ def remove_stale() -> list[str]:
         try:
             if os.fstat(fd).st_uid == os.getuid():
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                remove_files(lock.name.removesuffix(".lock"))
-                removed.append(lock.name.removesuffix(".lock"))
+                name = lock.name.removesuffix(".lock")
+                remove_files(Path(tempfile.gettempdir()) / name)
+                removed.append(name)
         except OSError:
             pass  # held: that server is alive
         finally:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from .companion import Companion
 from .errors import ServerError, StartCancelled
 from .launcher import TritonServer
 from .probe import Probe
 from .settings import ServerSettings
 
 TICK_S = 0.2
+NO_ROOM = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Supervisor:
         self._policy = policy or RestartPolicy()
         self._probe = probe or Probe(self.server.http_url, self.server.metrics_url)
         self._say = say
+        self.companion: Companion | None = None  # begun once the server is ready, stopped first
         self._stopping = self._hurrying = False
 
     def stop(self) -> None:
@@ -68,12 +73,14 @@ class Supervisor:
         """Serve. Returns 0 when told to stop and all is stopped; 1 if the server cannot be started.
 
         A first start that fails is final, as nothing says that it would ever work; a restart is
-        tried `max_start_failures` times in a row.
+        tried `max_start_failures` times in a row, and for as long as a file system is full.
         """
         with self._signals():
             try:
                 return self._serve()
             finally:
+                if self.companion is not None:
+                    self.companion.stop()
                 self.server.stop()
 
     def _serve(self) -> int:
@@ -85,11 +92,13 @@ class Supervisor:
                 break
             except ServerError as error:
                 self._say(str(error))
-                num_start_failures += 1
-                limit = self._policy.max_start_failures if num_restarts else 1
-                if num_start_failures >= limit:
-                    return 1
-                trouble = f"start {num_start_failures} of {limit} failed"
+                trouble = "no room to start"
+                if not num_restarts or not any(reason in str(error) for reason in NO_ROOM):
+                    num_start_failures += 1
+                    limit = self._policy.max_start_failures if num_restarts else 1
+                    if num_start_failures >= limit:
+                        return 1
+                    trouble = f"start {num_start_failures} of {limit} failed"
             else:
                 num_start_failures = 0
                 ready_at_s = time.monotonic()
@@ -128,6 +137,8 @@ class Supervisor:
         running: Future[str | None] | None = None
         while not self._stopping:
             self.server.forward_log()
+            if self.companion is not None:
+                self.companion.keep_up(time.monotonic())
             if trouble := self.server.trouble():
                 return trouble
             now_s = time.monotonic()
@@ -145,12 +156,24 @@ class Supervisor:
         return None
 
     def _drain(self) -> None:
-        """Wait for live streams to end, no longer than `drain_timeout_s`."""
+        """Wait for live streams to end, no longer than `drain_timeout_s`.
+
+        A gateway first: where it has sessions, what it asks of the server must still be answered.
+        """
         timeout_s = self.server.settings.drain_timeout_s
         began_s = time.monotonic()
-        self.server.drain()
+        companion = self.companion
+        if companion is not None:
+            companion.tell_to_stop()
+        else:
+            self.server.drain()
         said = False
-        while self.server.has_streams() and self.server.trouble() is None and not self._hurrying:
+        while not self._hurrying and self.server.trouble() is None:
+            if companion is not None and not companion.is_running():
+                companion = None
+                self.server.drain()
+            if companion is None and not self.server.has_streams():
+                return
             waited_s = time.monotonic() - began_s
             if waited_s > timeout_s:
                 return
@@ -187,12 +210,21 @@ class Supervisor:
                 signal.signal(number, handler)
 
 
-def serve(settings: ServerSettings) -> int:
-    """Run a server until told to stop; the exit code. Messages go to stdout, problems to stderr."""
+def serve(settings: ServerSettings, gateway: list[str] | None = None) -> int:
+    """Run a server until told to stop; the exit code. Messages go to stdout, problems to stderr.
+
+    gateway: arguments of `asr gateway`, to run one beside it; None: none.
+    """
 
     def say(message: str) -> None:
-        print(
-            message, file=sys.stdout if message.startswith("serving ") else sys.stderr, flush=True
-        )
+        file = sys.stdout if message.startswith("serving ") else sys.stderr
+        with suppress(OSError):  # a file on a full disk, a terminal that is gone
+            print(message, file=file, flush=True)
 
-    return Supervisor(settings, say=say).run()
+    supervisor = Supervisor(settings, say=say)
+    if gateway is not None:
+        server = supervisor.server
+        urls = ["--grpc-url", server.grpc_address, "--http-url", server.http_url]
+        command = [sys.executable, "-m", "asr_client.cli", "gateway", *urls, *gateway]
+        supervisor.companion = Companion(command, say)
+    return supervisor.run()

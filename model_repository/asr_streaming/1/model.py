@@ -5,7 +5,7 @@ from functools import partial
 
 import triton_python_backend_utils as pb_utils
 
-from asr_triton import bytes_tensor, failure, load, parameters_of, text_outputs
+from asr_triton import bytes_tensor, failure, load, parameters_of, text_outputs, wants_result
 from asr_triton.control import Controlled
 from asr_triton.metrics import Publisher
 from nemotron_asr import StreamingEngine
@@ -41,13 +41,14 @@ class TritonPythonModel:
             sender = request.get_response_sender()
             try:
                 flags = request.flags()
+                audio = pb_utils.get_input_tensor_by_name(request, "AUDIO").as_numpy()[0]
                 packet = Request(
                     id=request.correlation_id(),
-                    audio=pb_utils.get_input_tensor_by_name(request, "AUDIO").as_numpy()[0],
+                    audio=audio.copy(),  # what waits must not fill the memory shared with Triton
                     start=bool(flags & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START),
                     end=bool(flags & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END),
                     parameters=parameters_of(request),
-                    reply=partial(self._reply, request, sender),
+                    reply=partial(self._reply, wants_result(request), sender),
                     is_cancelled=sender.is_cancelled,
                 )
             except Exception as error:
@@ -62,13 +63,13 @@ class TritonPythonModel:
         self.engine.stop()
         self.no_text = None  # lies in shared memory, which goes before this object does
 
-    def _reply(self, request, sender, update):
+    def _reply(self, with_result, sender, update):
         """Answer one request, once, from the engine's thread."""
         try:
             if update.error is not None:
                 raise update.error
             text = bytes_tensor("TEXT", update.text) if update.text else self.no_text
-            outputs = text_outputs(request, text, update.as_dict)
+            outputs = text_outputs(text, update.as_dict, with_result)
             response = pb_utils.InferenceResponse(outputs)
         except Exception as error:  # an answer there must be
             response = failure(error)

@@ -8,6 +8,7 @@ from asr_triton import (
     serve_each,
     text_outputs,
     to_torch,
+    wants_result,
 )
 from nemotron_asr import recordings
 
@@ -45,4 +46,5 @@ class TritonPythonModel:
     def _outputs(self, request, tokens, options):
         num_samples = int(to_torch(request, "NUM_SAMPLES")[0])
         result = self.recognizer.finished(tokens, num_samples, options)
-        return text_outputs(request, bytes_tensor("TEXT", result.text), result.as_dict)
+        text = bytes_tensor("TEXT", result.text)
+        return text_outputs(text, result.as_dict, wants_result(request))

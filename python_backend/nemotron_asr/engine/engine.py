@@ -20,7 +20,7 @@ from ..chunks import Chunk, milliseconds, samples_needed, total_frames
 from ..config import SAMPLE_RATE, TOKEN_FRAME_SAMPLES
 from ..decoding import Token
 from ..errors import INTERNAL, NOT_FOUND, UNAVAILABLE, AsrError, invalid
-from ..options import Options
+from ..options import VAD, Options
 from ..pcm import MAX_CHANNELS, SAMPLE_RATES, LiveAudio
 from ..recognizer import Recognizer
 from ..text import Fixed, Word
@@ -38,6 +38,7 @@ from .segments import (
     UnheardSpeech,
 )
 from .sessions import Session, SessionTable
+from .vad import VoiceActivity, VoiceDetector
 
 CHANGEABLE = ("language", "finalize")  # parameters of later packets
 MAX_ROWS = 128  # streams that one forward call takes
@@ -165,6 +166,7 @@ class StreamingEngine:
         self.arena = Arena(recognizer, num_slots)
         self.rounds = rounds_for(recognizer, self.arena, MAX_ROWS)
         self.metrics = Metrics()
+        self._detector: VoiceDetector | None = None
         self._ready: dict[Session, None] = {}  # those with a chunk to decode, in order
         self._next_sweep = float("-inf")
         self._inbox: deque[Request] = deque()
@@ -317,6 +319,7 @@ class StreamingEngine:
             raise AsrError(UNAVAILABLE, f"at capacity ({len(self.table)}/{size})")
         prompt_id = self.recognizer.prompt_id(options.language)
         segment = self._segment(options, prompt_id)
+        vad = self._voice(options)
         live = LiveAudio(options.sample_rate, options.channels)
         session = self.table.admit(request.id, options, prompt_id, segment, live, now)
         try:
@@ -326,10 +329,19 @@ class StreamingEngine:
             raise
         if options.recover_ms:
             session.unheard = UnheardSpeech(options.recover_ms)
+        session.vad = vad
         self.metrics.started += 1
         request.update.server = self.offer()
         request.finalize = options.finalize
         return session
+
+    def _voice(self, options: Options) -> VoiceActivity | None:
+        """Of a stream that wants to be heard by the voice detector, which is made on first use."""
+        if not options.endpoint_ms or options.endpoint_by != VAD:
+            return None
+        if self._detector is None:
+            self._detector = VoiceDetector(self.recognizer.device)
+        return VoiceActivity()
 
     def _check_room(self, session: Session, request: Request) -> None:
         """Refuse audio that would make more wait than may. END comes through: it is the last."""
@@ -451,6 +463,7 @@ class StreamingEngine:
             self.metrics.batch_rows.add(len(sessions))
             rows = [self._chunk(session, num_frames) for session in sessions]
             tokens = self.rounds.step(rows, lookahead, slots)
+            self._listen(sessions, num_frames)
         except Exception as error:
             failure = _as_asr_error(error)
             for session in sessions:
@@ -468,14 +481,29 @@ class StreamingEngine:
         request.chunks += 1
         request.update.add(segment.push(tokens, num_frames))
         if segment.start + samples_needed(segment.frames) <= request.stop:  # more may follow
-            cut = segment.endpoint(options) or self._recovery(session, num_frames, bool(tokens))
+            cut = segment.endpoint(options, session.vad)
+            cut = cut or self._recovery(session, num_frames, bool(tokens))
             if cut is not None:
                 self._cut(session, cut)
             elif segment.must_end(options):
                 sample = segment.start + samples_needed(segment.frames)
                 request.cuts.insert(0, Cut(sample, MAX_LENGTH))
         needed = session.segment.keep_from(options, session.unheard)
+        if session.vad is not None:
+            needed = min(needed, session.segment.start + session.vad.heard)
         session.audio.drop_before(min(needed, request.stop))  # behind a cut nothing is heard yet
+
+    def _listen(self, sessions: list[Session], num_frames: int) -> None:
+        """Let the voice detector hear as much as the decoder has heard."""
+        voices, samples = [], []
+        for session in sessions:
+            if session.vad is not None:
+                segment, vad = session.segment, session.vad
+                stop = segment.start + samples_needed(segment.frames + num_frames)
+                voices.append(vad)
+                samples.append(session.audio.window(segment.start + vad.heard, stop))
+        if voices:
+            self._detector.hear(voices, samples)
 
     def _recovery(self, session: Session, num_frames: int, spoke: bool) -> Cut | None:
         """Where to begin afresh, if the decoder does not hear what is said."""
@@ -503,6 +531,8 @@ class StreamingEngine:
         index = segment.index + segment.has_text
         session.segment = self._segment(session.options, session.prompt_id, index, cut.sample)
         self.arena.reset(session.slot)
+        if session.vad is not None:
+            session.vad.reset()
 
     def _segment(self, options: Options, prompt_id: int, *where: int) -> Segment:
         recognizer = self.recognizer

@@ -15,12 +15,15 @@ import numpy as np
 
 from ..biasing import Bias
 from ..chunks import first_sample_needed, milliseconds
-from ..config import TOKEN_FRAME_MS, TOKEN_FRAME_SAMPLES
+from ..config import SAMPLE_RATE, TOKEN_FRAME_MS, TOKEN_FRAME_SAMPLES
 from ..decoding import Token
 from ..options import Options
 from ..text import Fixed, TextAssembler
+from .vad import VoiceActivity
 
+SAMPLES_PER_MS = SAMPLE_RATE // 1000
 SHORTEST_PAUSE = 2  # frames without a token at which an utterance that is too long is cut
+UNSAID_FRAMES = 2  # without a token, where something else tells silence: the decoder may lag
 PATIENCE = 1.25  # times the longest utterance, after which it is cut without a pause
 SILENCE_FRAMES, ONSET_FRAMES = 250, 12  # without a token: begin afresh every 20 s, 1 s back
 
@@ -92,22 +95,30 @@ class Segment:
         frame = max(self.spoken, self.frames - frames_ago)
         return Cut(self.start + frame * TOKEN_FRAME_SAMPLES, RECOVERED)
 
-    def endpoint(self, options: Options) -> Cut | None:
-        """Where to end this segment, if what is said in it is over."""
+    def endpoint(self, options: Options, vad: VoiceActivity | None = None) -> Cut | None:
+        """Where to end this segment, if what is said in it is over.
+
+        vad: has heard the segment, where it tells silence. The decoder must have said all even so.
+        """
         if not options.segments:
             return None
         longest = options.max_utterance_ms // TOKEN_FRAME_MS
         too_long = longest and self.frames >= longest
         pause = -(-options.endpoint_ms // TOKEN_FRAME_MS) or self.frames + 1
+        silence_from = 0
+        if vad is not None:
+            over = vad.silence >= options.endpoint_ms * SAMPLES_PER_MS
+            pause = UNSAID_FRAMES if over else self.frames + 1
+            silence_from = -(-vad.silent_from // TOKEN_FRAME_SAMPLES)
         if too_long:
-            pause = min(pause, SHORTEST_PAUSE)
+            pause, silence_from = min(pause, SHORTEST_PAUSE), 0
         if not self.spoken and self.frames >= SILENCE_FRAMES:
-            reason = SILENCE
+            reason, silence_from = SILENCE, 0
         elif self.spoken and self.frames - self.spoken >= pause:
             reason = MAX_LENGTH if too_long else ENDPOINT
         else:
             return None
-        return Cut(self.start + self._pause() * TOKEN_FRAME_SAMPLES, reason)
+        return Cut(self.start + self._pause(silence_from) * TOKEN_FRAME_SAMPLES, reason)
 
     def must_end(self, options: Options) -> bool:
         """Whether it is far longer than it may be."""
@@ -123,15 +134,16 @@ class Segment:
             frame = min(frame, max(self.spoken, self.frames - unheard.span))
         return self.start + first_sample_needed(frame)
 
-    def _pause(self) -> int:
+    def _pause(self, silence_from: int = 0) -> int:
         """The frame where a next segment would begin.
 
         In the middle of the silence behind the last token: that may come before its sound is over,
-        and the next word's sound begins before its token.
+        and the next word's sound begins before its token.  silence_from: where it is known.
         """
         if not self.spoken:
             return max(0, self.frames - ONSET_FRAMES)
-        return self.spoken + (self.frames - self.spoken) // 2
+        begin = max(self.spoken, silence_from)
+        return begin + (self.frames - begin) // 2
 
 
 class UnheardSpeech:

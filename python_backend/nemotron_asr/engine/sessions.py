@@ -11,6 +11,7 @@ import numpy as np
 from ..options import Options
 from ..pcm import LiveAudio
 from .segments import Segment, UnheardSpeech
+from .vad import VoiceActivity
 
 
 class AudioBuffer:
@@ -58,6 +59,7 @@ class Session:
     last_active: float  # when the last packet came or was answered
     audio: AudioBuffer = field(default_factory=AudioBuffer)
     unheard: UnheardSpeech | None = None  # where asked for
+    vad: VoiceActivity | None = None  # where asked for
     language: str | None = None  # detected last in the segments before
     requests: deque = field(default_factory=deque)  # unanswered, oldest first
 
