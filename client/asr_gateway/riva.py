@@ -135,32 +135,32 @@ class RivaServer:
 
     async def _recognize(self, _messages, context: grpc.aio.ServicerContext) -> RecognizeResponse:
         """A recording, as a file or as samples."""
-        settings = self._gateway.settings
         async with _telling_errors(context):
             caller = self._caller(context)
-            with self._gateway.upload(DOOR):
-                request = await receive(RecognizeRequest, context)
-            if len(request.audio) > settings.max_file_bytes:
-                raise TooLarge(
-                    f"INVALID_ARGUMENT: a recording of {len(request.audio)} bytes; "
-                    f"valid: up to {settings.max_file_bytes}"
+            with self._gateway.holding_file(DOOR):
+                return await self._recognized(await receive(RecognizeRequest, context), caller)
+
+    async def _recognized(self, request: RecognizeRequest, caller: Caller) -> RecognizeResponse:
+        config, max_bytes = request.config, self._gateway.settings.max_file_bytes
+        if len(request.audio) > max_bytes:
+            raise TooLarge(
+                f"INVALID_ARGUMENT: a recording of {len(request.audio)} bytes; "
+                f"valid: up to {max_bytes}"
+            )
+        options = read_config(config, FILE)
+        await self._check_model(config.model)
+        file = as_file(request.audio, config)
+        channels = [options]
+        if config.enable_separate_recognition_per_channel and config.audio_channel_count > 1:
+            if config.audio_channel_count > MAX_CHANNELS:
+                raise invalid(
+                    f"audio_channel_count {config.audio_channel_count}; valid: up to {MAX_CHANNELS}"
                 )
-            config = request.config
-            options = read_config(config, FILE)
-            await self._check_model(config.model)
-            file = as_file(request.audio, config)
-            channels = [options]
-            if config.enable_separate_recognition_per_channel and config.audio_channel_count > 1:
-                if config.audio_channel_count > MAX_CHANNELS:
-                    raise invalid(
-                        f"audio_channel_count {config.audio_channel_count}; "
-                        f"valid: up to {MAX_CHANNELS}"
-                    )
-                channels = [{**options, "channel": i} for i in range(config.audio_channel_count)]
-            transcripts = [
-                await self._gateway.transcribe(DOOR, caller, file, **one) for one in channels
-            ]
-            return file_response(request, transcripts)
+            channels = [{**options, "channel": i} for i in range(config.audio_channel_count)]
+        transcripts = [
+            await self._gateway.transcribe(DOOR, caller, file, **one) for one in channels
+        ]
+        return file_response(request, transcripts)
 
     async def _list(
         self, _messages, context: grpc.aio.ServicerContext
