@@ -75,6 +75,9 @@ def main() -> int:
             print(f"ready after {time.monotonic() - started:.1f} s")
             agree = show(server, options.recording, options.fast)
         print("server stopped")
+        print(
+            "\nto speak yourself:  .venv/bin/asr serve --gateway   and open http://127.0.0.1:8080"
+        )
     except KeyboardInterrupt:
         print("\ninterrupted; server stopped", file=sys.stderr)
         return 130

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import json
 import os
 import secrets
@@ -14,6 +15,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from .errors import Forbidden, TooMuch, Unauthorized
 
@@ -88,13 +90,16 @@ class Access:
     def check_origin(self, headers: Mapping[str, str]) -> None:
         """Let pages of this gateway and of `origins` in, and what is no browser.  Raises Forbidden.
 
-        Any page that somebody looks at could otherwise use a gateway that their machine reaches.
+        Any page that somebody looks at could otherwise use a gateway that their machine reaches;
+        without keys also by a name of its own that leads there, so that names must be in `origins`.
         """
         origin = headers.get("origin")
         if origin is None or "*" in self._origins or origin in self._origins:
             return
-        if origin.partition("://")[2] != headers.get("host"):
-            raise Forbidden(f"pages of {origin} may not use this gateway; see --origin")
+        host = headers.get("host", "")
+        named = self._path is None and not _is_address(host)
+        if named or origin.partition("://")[2] != host:
+            raise Forbidden(f"pages of {origin[:200]} may not use this gateway; see --origin")
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -117,6 +122,18 @@ class Access:
             caller.requests_per_minute = row.get("requests_per_minute")
             callers[bytes.fromhex(row["sha256"])] = caller
         self._callers, self._changed_ns = callers, changed_ns
+
+
+def _is_address(host: str) -> bool:
+    """Whether a Host header names an address, or localhost, and no other name."""
+    name = urlsplit(f"//{host}").hostname or ""
+    if name == "localhost":
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _bearer(headers: Mapping[str, str]) -> str:

@@ -66,7 +66,7 @@ class Gateway:
     @property
     def is_busy(self) -> bool:
         """Whether sessions or files are under way."""
-        return bool(self._sessions or self._num_files)
+        return bool(self._sessions or self._num_files or self._num_held)
 
     async def is_ready(self) -> bool:
         """Whether a live stream can be opened: a real one is. Also learns what is on offer."""
@@ -208,7 +208,7 @@ class Gateway:
         options: of a file, as they came, see `read_options`.  Raises its errors, those of
         `OfflineClient`, and TooMuch.
         """
-        began, code, seconds = time.monotonic(), "OK", 0.0
+        began, code, seconds = time.monotonic(), "INTERNAL", 0.0
         try:
             options = read_options(options, FILE)
             caller.count_request(began)
@@ -223,7 +223,7 @@ class Gateway:
                     at_end["audio_s"] = (transcript.audio_processed_ms or 0) / 1000
             finally:
                 self._num_files -= 1
-            seconds = (transcript.audio_processed_ms or 0) / 1000
+            seconds, code = (transcript.audio_processed_ms or 0) / 1000, "OK"
             return transcript
         except ClientError as error:
             code = error.code

@@ -98,7 +98,7 @@ class RivaServer:
 
     async def _stream(self, _messages, context: grpc.aio.ServicerContext) -> None:
         """The configuration, then audio; half-closing ends the stream."""
-        async with _telling_errors(context):
+        async with self._answering(context):
             caller = self._caller(context)
             self._gateway.check_draining()
             requests = LiveRequests(context, self._gateway.settings)
@@ -135,7 +135,7 @@ class RivaServer:
 
     async def _recognize(self, _messages, context: grpc.aio.ServicerContext) -> RecognizeResponse:
         """A recording, as a file or as samples."""
-        async with _telling_errors(context):
+        async with self._answering(context):
             caller = self._caller(context)
             with self._gateway.holding_file(DOOR):
                 return await self._recognized(await receive(RecognizeRequest, context), caller)
@@ -166,7 +166,7 @@ class RivaServer:
         self, _messages, context: grpc.aio.ServicerContext
     ) -> RivaSpeechRecognitionConfigResponse:
         """The model, which is there live and offline."""
-        async with _telling_errors(context):
+        async with self._answering(context):
             self._caller(context)
             request = await receive(RivaSpeechRecognitionConfigRequest, context)
             await self._check_model(request.model_name)
@@ -185,7 +185,7 @@ class RivaServer:
 
     async def _check(self, _messages, context: grpc.aio.ServicerContext) -> HealthCheckResponse:
         """gRPC's own health check, without a key: whether a stream can be opened now."""
-        async with _telling_errors(context):
+        async with self._answering(context):
             service = (await receive(HealthCheckRequest, context)).service
             if service not in ("", ASR):
                 raise StreamNotFound(f"NOT_FOUND: no service {service!r}; valid: {ASR}")
@@ -195,11 +195,17 @@ class RivaServer:
 
     # What they share
 
+    @asynccontextmanager
+    async def _answering(self, context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+        """A call: part of the trace that it tells of; what goes wrong in it becomes its status."""
+        with self._gateway.tracing.within(_headers(context)):
+            try:
+                yield
+            except ClientError as error:
+                await context.abort(grpc_status(error), message_of(error)[:_MAX_DETAILS])
+
     def _caller(self, context: grpc.aio.ServicerContext) -> Caller:
-        metadata = context.invocation_metadata()
-        return self._gateway.access.caller(
-            {name: value for name, value in metadata if isinstance(value, str)}
-        )
+        return self._gateway.access.caller(_headers(context))
 
     async def _check_model(self, name: str) -> None:
         if name and name != (model := (await self._gateway.offered())["model"]):
@@ -217,12 +223,9 @@ async def _hear(requests: LiveRequests, session: LiveSession, packet: Packet | N
     stream.end()
 
 
-@asynccontextmanager
-async def _telling_errors(context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
-    try:
-        yield
-    except ClientError as error:
-        await context.abort(grpc_status(error), message_of(error)[:_MAX_DETAILS])
+def _headers(context: grpc.aio.ServicerContext) -> dict[str, str]:
+    metadata = context.invocation_metadata() or ()
+    return {name: value for name, value in metadata if isinstance(value, str)}
 
 
 def _credentials(settings: GatewaySettings) -> grpc.ServerCredentials:

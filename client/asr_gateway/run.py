@@ -23,6 +23,7 @@ from .app import make_app
 from .gateway import Gateway
 from .settings import GatewaySettings
 
+SPARE_CONNECTIONS = 256  # beside those of sessions and files; more are answered with 503
 RESTART_S = 1.0  # before a process that died is begun anew
 _LOGGED = ("door", "caller", "session", "reason", "code", "bytes", "audio_s", "lasted_s")
 
@@ -48,7 +49,7 @@ def set_up_logging(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for noisy in ("httpx", "httpcore", "uvicorn.access"):
+    for noisy in ("httpx", "httpcore", "uvicorn.access", "uvicorn.error"):  # whole addresses
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # each bad form, byte by byte
 
@@ -111,6 +112,8 @@ async def serve(settings: GatewaySettings) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        http="h11",  # headers are bounded; httptools takes any length
+        limit_concurrency=settings.max_sessions + settings.max_files + SPARE_CONNECTIONS,
         ws="websockets-sansio",
         ws_max_size=settings.max_message_bytes,
         ws_per_message_deflate=False,  # audio does not get smaller, and inflating can be an attack
@@ -134,7 +137,9 @@ def run(settings: GatewaySettings, processes: int = 1, log_level: str = "info") 
         return _run_many(settings, processes, log_level)
 
 
-def _run_one(settings: GatewaySettings, log_level: str) -> None:
+def _run_one(settings: GatewaySettings, log_level: str, of_many: bool = False) -> None:
+    if of_many:
+        os.setsid()  # Ctrl-C is for the parent, which tells its children
     set_up_logging(log_level)
     uvloop.run(serve(settings))
 
@@ -146,16 +151,18 @@ def _run_many(settings: GatewaySettings, processes: int, log_level: str) -> int:
     children: list[multiprocessing.Process] = []
 
     def start() -> multiprocessing.Process:
-        child = context.Process(target=_run_one, args=(settings, log_level), name="asr-gateway")
+        child = context.Process(
+            target=_run_one, args=(settings, log_level, True), name="asr-gateway"
+        )
         child.start()
         return child
 
-    def stop(number: int, _frame) -> None:
+    def stop(_number: int, _frame) -> None:
         nonlocal stopping
         stopping = True
         for child in children:
             if child.is_alive():
-                os.kill(child.pid, number)
+                os.kill(child.pid, signal.SIGTERM)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
@@ -166,5 +173,6 @@ def _run_many(settings: GatewaySettings, processes: int, log_level: str) -> int:
             if not (child.is_alive() or stopping):
                 mark_process_dead(child.pid)
                 time.sleep(RESTART_S)
-                children[i] = start()
+                if not stopping:
+                    children[i] = start()
     return 0

@@ -16,6 +16,8 @@ from .errors import TooLarge, close_code
 from .settings import GatewaySettings
 
 SLOW_READER = 1013
+CANCEL_S = 0.1  # before a task that goes on is cancelled again
+MAX_PARTS = 5000  # of a JSON message, counted by its commas and brackets: to read more takes long
 
 
 class Inbox:
@@ -103,20 +105,27 @@ async def together(needed: Coroutine, *others: Coroutine) -> None:
     """Run until `needed` is over or one fails, whose error it raises; the rest is cancelled."""
     first = asyncio.ensure_future(needed)
     tasks = {first, *(asyncio.ensure_future(other) for other in others)}
+    running = set(tasks)
     try:
         while not first.done():
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
-            tasks -= done
     finally:
-        for task in (first, *tasks):
-            task.cancel()
-        await asyncio.gather(first, *tasks, return_exceptions=True)
+        while left := {task for task in tasks if not task.done()}:
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left, timeout=CANCEL_S)  # wait_for may swallow one cancellation
+        for task in tasks:
+            if not task.cancelled():
+                task.exception()  # seen
 
 
 def json_object(text: str | bytes) -> dict:
-    """Raises InvalidArgument for anything but a JSON object."""
+    """Raises InvalidArgument for anything but a JSON object of at most MAX_PARTS values or so."""
+    marks = (",", "[", "{") if isinstance(text, str) else (b",", b"[", b"{")
+    if sum(map(text.count, marks)) > MAX_PARTS:
+        raise TooLarge(f"INVALID_ARGUMENT: a JSON message of more than {MAX_PARTS} parts")
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):

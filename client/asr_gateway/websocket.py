@@ -11,6 +11,7 @@ from asr_client.results import Result
 
 from .errors import error_response, message_of
 from .gateway import Gateway, LiveSession
+from .options import LIVE, read_options
 from .opus import OPUS, OpusPackets
 from .sockets import Inbox, Outbox, json_object, telling_errors, together
 
@@ -46,7 +47,8 @@ async def stream(websocket: WebSocket) -> None:
         options = dict(websocket.query_params) or json_object(await inbox.first())
         decoder = None
         if options.get("encoding") == OPUS:
-            decoder = OpusPackets(options.get("channels", 1))
+            wanted = read_options({"channels": options.get("channels", 1)}, LIVE)
+            decoder = OpusPackets(wanted["channels"])
             options |= {"encoding": "pcm16", "sample_rate": decoder.sample_rate}
         async with gateway.live(DOOR, caller, **options) as session:
             await out.send({"type": "ready", "session": session.id, "server": gateway.offer})
@@ -93,10 +95,12 @@ def _said(text: str) -> dict:
     kind = said.pop("type", None)
     if kind not in MESSAGES:
         valid = ", ".join(MESSAGES)
-        raise InvalidArgument(f"INVALID_ARGUMENT: type {kind!r} is unknown; valid: {valid}")
+        raise InvalidArgument(
+            f"INVALID_ARGUMENT: type {str(kind)[:80]!r} is unknown; valid: {valid}"
+        )
     if set(said) != set(MESSAGES[kind]):
         fields = ", ".join(MESSAGES[kind]) or "none"
         raise InvalidArgument(
-            f"INVALID_ARGUMENT: fields {sorted(said)} of {kind!r}; it has: {fields}"
+            f"INVALID_ARGUMENT: fields {sorted(said)[:9]} of {kind!r}; it has: {fields}"
         )
     return {"type": kind, **said}

@@ -18,6 +18,7 @@ AUTO = "auto"
 KEEP, MASK = "keep", "mask"
 MODEL, VAD = "model", "vad"
 MAX_BOOST = 20.0
+MAX_DIGITS = 20  # Python refuses to read thousands of them
 LIVE, PACKET, FILE = "live", "packet", "file"  # of a stream, of any of its packets, of a file
 
 
@@ -83,8 +84,9 @@ class Option:
             except ValueError as error:
                 raise invalid(f"{self.name}: {error}; valid: {self.shown()}") from error
         if isinstance(self.valid, range):
-            if _spelling(value).isdecimal() and int(_spelling(value)) in self.valid:
-                return int(_spelling(value))
+            digits = _spelling(value)
+            if digits.isdecimal() and len(digits) < MAX_DIGITS and int(digits) in self.valid:
+                return int(digits)
         else:
             for valid in self.valid:
                 if _spelling(valid) == _spelling(value):

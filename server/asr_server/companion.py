@@ -61,8 +61,9 @@ class Companion:
         """End it at once."""
         if self._process is None:
             return
-        for _ in range(2):
-            self.tell_to_stop()
+        self.tell_to_stop()
+        if self.is_running():
+            self._process.send_signal(signal.SIGINT)  # two of a kind may arrive as one
         try:
             self._process.wait(STOP_MARGIN_S)
         except subprocess.TimeoutExpired:

@@ -121,19 +121,37 @@ def test_requests_of_a_key_are_limited_by_the_minute():
     ("origin", "allowed"),
     [
         (None, True),
-        ("http://here:8080", True),
+        ("http://127.0.0.1:8080", True),
         ("https://friend.example", True),
         ("https://evil.example", False),
-        ("http://here", False),
+        ("http://127.0.0.1", False),
         ("null", False),
     ],
 )
 def test_pages_of_others_are_not_let_in(origin, allowed):
     access = Access(None, ("https://friend.example",))
-    headers = {"host": "here:8080"} | ({"origin": origin} if origin else {})
+    headers = {"host": "127.0.0.1:8080"} | ({"origin": origin} if origin else {})
     if allowed:
         access.check_origin(headers)
     else:
         with pytest.raises(Forbidden):
             access.check_origin(headers)
     Access(None, ("*",)).check_origin(headers)
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [("localhost:8080", True), ("[::1]:8080", True), ("evil.example:8080", False), ("", False)],
+)
+def test_a_name_that_leads_here_is_not_enough_without_keys(keys, host, allowed):
+    headers = {"host": host, "origin": f"http://{host}"}
+    access = Access(None)
+    if allowed:
+        access.check_origin(headers)
+    else:
+        with pytest.raises(Forbidden):
+            access.check_origin(headers)
+    add_key(keys, "one", None, None)
+    if host:
+        Access(keys).check_origin(headers)
+        Access(None, (f"http://{host}",)).check_origin(headers)

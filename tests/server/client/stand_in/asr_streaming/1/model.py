@@ -22,6 +22,7 @@ class Stream:
         self.chunk_ms = int(options.get("latency_ms", 320))
         self.rest = np.zeros(0, np.int16)
         self.words = 0
+        self.active_s = time.monotonic()
 
     def push(self, samples, end):
         self.rest = np.concatenate([self.rest, samples])
@@ -63,6 +64,8 @@ class TritonPythonModel:
         if start:
             self.streams[key] = self.admit(json.loads(request.parameters() or "{}"))
         stream = self.streams.get(key)
+        if stream is not None:
+            stream.active_s = time.monotonic()
         if stream is None:
             raise ValueError(f"NOT_FOUND: no stream {key}")
         if len(samples):
@@ -99,6 +102,8 @@ class TritonPythonModel:
         )
 
     def admit(self, options):
+        idle_since_s = time.monotonic() - self.idle_timeout_s
+        self.streams = {k: s for k, s in self.streams.items() if s.active_s > idle_since_s}
         if options.get("language", "auto") not in LANGUAGES:
             raise ValueError(
                 f"INVALID_ARGUMENT: language {options['language']!r} is not supported; "
