@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -290,9 +291,12 @@ def test_uploads_too_large_are_refused_as_they_come(served, tmp_path, monkeypatc
 
 def spooled_bytes(pid: int, folder: Path) -> int:
     """What a process has in temporary files, which have no name."""
-    links = Path(f"/proc/{pid}/fd").iterdir()
-    files = [link for link in links if str(folder) in os.readlink(link)]
-    return sum(file.stat().st_size for file in files)
+    total = 0
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed since it was listed
+            if str(folder) in os.readlink(link):
+                total += link.stat().st_size
+    return total
 
 
 def post(gateway: RunningGateway, content) -> httpx.Response:
