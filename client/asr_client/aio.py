@@ -18,16 +18,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 
 import grpc
-import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from nemotron_asr.errors import AsrError
-from nemotron_asr.options import option_table
-
-from .address import grpc_target, is_loopback
+from .address import grpc_target
 from .audio import Samples, to_pcm16
-from .connection import error_of_call
-from .errors import ClientError, InvalidArgument, ServerError, ServerUnavailable, StreamClosed
+from .connection import channel_options, error_of_call
+from .errors import ClientError, ServerError, ServerUnavailable, StreamClosed
 from .patience import FIRST_WAIT_S, LONGEST_WAIT_S, RELEASE_S
 from .replay import AUDIO, END, SILENCE
 from .results import Result, Transcript
@@ -41,10 +37,7 @@ log = logging.getLogger(__name__)
 def open_channel(url: str) -> grpc.aio.Channel:
     """A connection for streams to share.  url: host:port of the server's gRPC endpoint."""
     target = grpc_target(url)
-    options = [("grpc.use_local_subchannel_pool", 1)]
-    if is_loopback(target):
-        options.append(("grpc.enable_http_proxy", 0))
-    return grpc.aio.insecure_channel(target, options)
+    return grpc.aio.insecure_channel(target, channel_options(target))
 
 
 class AsyncLiveStream:
@@ -74,7 +67,6 @@ class AsyncLiveStream:
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._metadata = tuple((headers or {}).items())
         self._error: ClientError | None = None  # what the stream ended of
-        self._part = SILENCE  # of a frame whose other channels are still to come
         self._waiters: set[asyncio.Future] = set()
         self._call: _Call | None = None  # None: lost
         self._task: asyncio.Task | None = None  # over all calls of the stream
@@ -107,7 +99,7 @@ class AsyncLiveStream:
 
         Raises InvalidArgument (the samples; the stream goes on), StreamClosed, the stream's error.
         """
-        pcm = self._whole_frames(to_pcm16(samples, self._format))  # (n,) int16
+        pcm = self._session.whole_frames(to_pcm16(samples, self._format))  # (n,) int16
         for begin in range(0, max(len(pcm), 1), self._max_packet_samples):
             if not self._patience.has_room():
                 await self._wait(lambda: self._session.ending or self._patience.has_room())
@@ -119,11 +111,7 @@ class AsyncLiveStream:
 
     def set_language(self, language: str) -> None:
         """Audio sent from now on is in this language.  Raises InvalidArgument; StreamClosed."""
-        table = option_table(self.server.get("languages", ()), ())
-        try:
-            language = table["language"].read(language)
-        except AsrError as error:
-            raise InvalidArgument(str(error)) from error
+        language = self._session.read_language(language)
         if language != self._session.language:
             self._put(AUDIO, language=language)
 
@@ -185,16 +173,6 @@ class AsyncLiveStream:
                 await self.finish()
         finally:
             await self.close()
-
-    def _whole_frames(self, pcm: np.ndarray) -> np.ndarray:
-        """The samples up to a whole frame of channels; the rest waits for those that follow."""
-        channels = self._format.channels
-        if channels == 1:
-            return pcm
-        pcm = np.concatenate([self._part, pcm])
-        whole = len(pcm) - len(pcm) % channels
-        self._part = pcm[whole:]
-        return pcm[:whole]
 
     def _put(self, kind: str, pcm=SILENCE, **options: str | bool) -> None:
         if self._error is not None:

@@ -33,10 +33,7 @@ class Connection:
         self._on_lost = on_lost
         self._answers = 0
         self._outbox = queue.SimpleQueue()  # requests, then None
-        options = [("grpc.use_local_subchannel_pool", 1)]  # a connection of its own
-        if is_loopback(url):
-            options.append(("grpc.enable_http_proxy", 0))
-        self._channel = grpc.insecure_channel(url, options)
+        self._channel = grpc.insecure_channel(url, channel_options(url))
         stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._call = stub.ModelStreamInfer(iter(self._outbox.get, None))
         self._reader = threading.Thread(target=self._read, name="asr-live-reader", daemon=True)
@@ -70,6 +67,12 @@ class Connection:
         finally:
             self._outbox.put(None)
             self._on_lost(self, error)
+
+
+def channel_options(url: str) -> list[tuple[str, int]]:
+    """Of a channel with a connection of its own, past a proxy where that could not reach it."""
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    return [*options, ("grpc.enable_http_proxy", 0)] if is_loopback(url) else options
 
 
 def error_of_call(error: grpc.RpcError, url: str, answers: int) -> ClientError:

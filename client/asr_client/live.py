@@ -16,14 +16,9 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NoReturn
 
-import numpy as np
-
-from nemotron_asr.errors import AsrError
-from nemotron_asr.options import option_table
-
 from .address import grpc_target
 from .audio import Samples, to_pcm16
-from .errors import ClientError, InvalidArgument, StreamClosed
+from .errors import ClientError, StreamClosed
 from .link import Link
 from .patience import RELEASE_S
 from .replay import AUDIO, END, SILENCE
@@ -115,7 +110,6 @@ class LiveStream:
         self._link = Link(self.url, self._session, self._patience)
         self._changed = self._link.changed  # guards everything below, and the session
         self._error_seen = False  # by the caller, not only by the feeding thread
-        self._part = SILENCE  # of a frame whose other channels are still to come
         self._feeder: threading.Thread | None = None
         self._feed_error: Exception | None = None
         self._link.open()
@@ -135,7 +129,9 @@ class LiveStream:
         wait, and then waits, no longer than reconnect_s for a server that does not come back.
         Raises InvalidArgument (the samples; the stream goes on), StreamClosed, the stream's error.
         """
-        pcm = self._whole_frames(to_pcm16(samples, self._format))  # (n,) int16
+        pcm = to_pcm16(samples, self._format)
+        with self._changed:
+            pcm = self._session.whole_frames(pcm)  # (n,) int16
         for begin in range(0, max(len(pcm), 1), self._max_packet_samples):
             with self._changed:
                 self._wait(lambda: self._session.ending or self._patience.has_room())
@@ -165,11 +161,7 @@ class LiveStream:
         It begins another segment.  Returns at once.  Raises InvalidArgument, which names the
         valid languages (the stream goes on), StreamClosed, the stream's error.
         """
-        table = option_table(self.server.get("languages", ()), ())
-        try:
-            language = table["language"].read(language)
-        except AsrError as error:
-            raise InvalidArgument(str(error)) from error
+        language = self._session.read_language(language)
         with self._changed:
             if language != self._session.language:
                 self._put(AUDIO, language=language)
@@ -235,16 +227,6 @@ class LiveStream:
                 self.finish()
         finally:
             self.close()
-
-    def _whole_frames(self, pcm: np.ndarray) -> np.ndarray:
-        """The samples up to a whole frame of channels; the rest waits for those that follow."""
-        if self._format.channels == 1:
-            return pcm
-        with self._changed:
-            pcm = np.concatenate([self._part, pcm])
-            whole = len(pcm) - len(pcm) % self._format.channels
-            self._part = pcm[whole:]
-        return pcm[:whole]
 
     def _put(self, kind: str, pcm=SILENCE, **options: str | bool) -> None:
         if self._link.error is not None:

@@ -13,9 +13,12 @@ import numpy as np
 from tritonclient.grpc import service_pb2
 
 from nemotron_asr.config import SAMPLE_RATE
+from nemotron_asr.errors import AsrError
+from nemotron_asr.options import option_table
 
 from . import wire
 from .audio import MODEL_FORMAT, AudioFormat
+from .errors import InvalidArgument
 from .replay import AUDIO, END, SILENCE, START, Overlap, Packet, Tape
 from .results import Result, Segment, Transcript, Word, words_from_json
 
@@ -64,6 +67,7 @@ class StreamSession:
         self._replay = replay
         self._merge = merge
         self._format = format
+        self._part = SILENCE  # of a frame whose other channels are still to come
         self._waiting: deque[Packet] = deque()  # not sent on this connection
         self._finished: list[Segment] = []
         self._given = _Given()
@@ -101,6 +105,24 @@ class StreamSession:
         self._waiting = deque([Packet(START, options=self.tape.options), *self.tape])
         given = self._given
         self._overlap = Overlap(given.text, given.words) if given.text else None
+
+    def whole_frames(self, pcm: np.ndarray) -> np.ndarray:
+        """The samples up to a whole frame of channels; the rest waits for those that follow."""
+        channels = self._format.channels
+        if channels == 1:
+            return pcm
+        pcm = np.concatenate([self._part, pcm])
+        whole = len(pcm) - len(pcm) % channels
+        self._part = pcm[whole:]
+        return pcm[:whole]
+
+    def read_language(self, language: str) -> str:
+        """A language as the server writes it.  Raises InvalidArgument naming the valid ones."""
+        table = option_table(self.server.get("languages", ()), ())
+        try:
+            return table["language"].read(language)
+        except AsrError as error:
+            raise InvalidArgument(str(error)) from error
 
     def put(self, kind: str, pcm: np.ndarray = SILENCE, **options: str | bool) -> None:
         """The next packet.  pcm: (n,) int16, n >= 0.  options: `finalize` or `language`."""

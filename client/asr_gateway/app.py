@@ -27,15 +27,17 @@ from .settings import GatewaySettings
 
 PAGE = Path(__file__).parent / "page"
 _OPENAPI = yaml.safe_load(Path(__file__).with_name("openapi.yaml").read_text(encoding="utf-8"))
-_SAFE = {  # the page loads nothing from elsewhere, and nothing may frame it
-    "Content-Security-Policy": (
-        "default-src 'self'; connect-src 'self' ws: wss:; worker-src 'self' blob:; "
-        "media-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",  # or after an update modules of two versions would meet
-}
+_SAFE = Headers(
+    {  # the page loads nothing from elsewhere, and nothing may frame it
+        "Content-Security-Policy": (
+            "default-src 'self'; connect-src 'self' ws: wss:; worker-src 'self' blob:; "
+            "media-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'"
+        ),
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-cache",  # or after an update modules of two versions would meet
+    }
+).raw
 
 
 def make_app(settings: GatewaySettings, gateway: Gateway | None = None) -> Starlette:
@@ -163,8 +165,7 @@ class SafeHeaders:
 
         async def send_with_headers(message) -> None:
             if message["type"] == "http.response.start":
-                extra = [(name.lower().encode(), value.encode()) for name, value in _SAFE.items()]
-                message["headers"] = [*message["headers"], *extra]
+                message["headers"] = [*message["headers"], *_SAFE]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

@@ -48,6 +48,11 @@ class TooLarge(InvalidArgument):
     """More bytes than are taken at once."""
 
 
+def invalid(message: str) -> InvalidArgument:
+    """The message without its code."""
+    return InvalidArgument(f"INVALID_ARGUMENT: {message}")
+
+
 # error: HTTP status, close code of a WebSocket (RFC 6455, 7.4; 4000 on are free), gRPC status
 _STATUS = {
     TooLarge: (413, 1009, grpc.StatusCode.INVALID_ARGUMENT),

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 
 import grpc
@@ -42,10 +42,9 @@ class Gateway:
         self.offer: dict = {}  # what the server offers, as soon as it was asked
         self.draining = False  # no new sessions: the process stops once those open are over
         self._sessions = 0
-        self._num_files = 0  # under way
         self._looking = asyncio.Lock()
         self._looked_at_s, self._was_ready = float("-inf"), False
-        self._num_held = 0  # files that are here, received in part or whole
+        self._num_files = 0  # that are here, received in part or whole
         self._ids = itertools.count(1)
         self._channels: list[grpc.aio.Channel] = []
         self._turns = itertools.count()
@@ -66,7 +65,7 @@ class Gateway:
     @property
     def is_busy(self) -> bool:
         """Whether sessions or files are under way."""
-        return bool(self._sessions or self._num_files or self._num_held)
+        return bool(self._sessions or self._num_files)
 
     async def is_ready(self) -> bool:
         """Whether a live stream can be opened: a real one is. Also learns what is on offer."""
@@ -96,6 +95,11 @@ class Gateway:
             raise ServerUnavailable("UNAVAILABLE: the server takes no live streams now")
         return self.offer
 
+    def let_in(self, headers: Mapping[str, str]) -> Caller:
+        """Whose request it is.  headers: names in lower case.  Raises Forbidden, Unauthorized."""
+        self.access.check_origin(headers)
+        return self.access.caller(headers)
+
     def check_draining(self) -> None:
         """Raises ServerUnavailable where no new sessions are taken."""
         if self.draining:
@@ -109,16 +113,16 @@ class Gateway:
         """
         try:
             self.check_draining()
-            if self._num_held >= self.settings.max_files:
-                raise TooMuch(f"{self._num_held} files are under way, as many as may be")
+            if self._num_files >= self.settings.max_files:
+                raise TooMuch(f"{self._num_files} files are under way, as many as may be")
         except ClientError as error:
             self.metrics.refused.labels(door, error.code).inc()
             raise
-        self._num_held += 1
+        self._num_files += 1
         try:
             yield
         finally:
-            self._num_held -= 1
+            self._num_files -= 1
 
     @asynccontextmanager
     async def live(
@@ -164,7 +168,6 @@ class Gateway:
     async def _opened(self, door: str, caller: Caller, options: dict):
         channel = self._channels[next(self._turns) % NUM_CHANNELS]
         began, reason = time.monotonic(), "abandoned"
-        session = None
         try:
             stream = AsyncLiveStream(
                 self.settings.grpc_url,
@@ -203,7 +206,7 @@ class Gateway:
             await asyncio.shield(closing)
 
     async def transcribe(self, door: str, caller: Caller, data: bytes, /, **options) -> Transcript:
-        """A file's transcript, counted and logged.
+        """A file's transcript, counted and logged. Within `holding_file`, which limits how many.
 
         options: of a file, as they came, see `read_options`.  Raises its errors, those of
         `OfflineClient`, and TooMuch.
@@ -213,17 +216,11 @@ class Gateway:
             options = read_options(options, FILE)
             caller.count_request(began)
             self.check_draining()
-            if self._num_files >= self.settings.max_files:
-                raise TooMuch(f"{self._num_files} files are under way, as many as may be")
-            self._num_files += 1
-            try:
-                with self.tracing.span("file", door=door, bytes=len(data)) as at_end:
-                    headers = self.tracing.headers()
-                    transcript = await self._offline.transcribe(data, headers=headers, **options)
-                    at_end["audio_s"] = (transcript.audio_processed_ms or 0) / 1000
-            finally:
-                self._num_files -= 1
-            seconds, code = (transcript.audio_processed_ms or 0) / 1000, "OK"
+            with self.tracing.span("file", door=door, bytes=len(data)) as at_end:
+                headers = self.tracing.headers()
+                transcript = await self._offline.transcribe(data, headers=headers, **options)
+                seconds = at_end["audio_s"] = (transcript.audio_processed_ms or 0) / 1000
+            code = "OK"
             return transcript
         except ClientError as error:
             code = error.code

@@ -23,15 +23,14 @@ from nemotron_asr.audio import file_blocks
 from nemotron_asr.config import LOOKAHEAD_BY_LATENCY_MS, SAMPLE_RATE
 from nemotron_asr.errors import AsrError
 from nemotron_asr.pcm import MIX
-from nemotron_asr.phrases import listed
 
 from .access import Caller
-from .errors import error_response
+from .errors import error_response, invalid
 from .gateway import Gateway, LiveSession
 from .openai_answers import RESPONSE_FORMATS, VERBOSE, answer, languages_of
 from .openai_form import read_form
-from .openai_models import check_model, language_like, languages_like
-from .options import FILE, read_options
+from .openai_models import all_like, check_model, language_like
+from .options import FILE, one_of, read_options, take_list
 from .sockets import together
 
 DOOR = "openai"
@@ -47,8 +46,7 @@ _CLIENT_IS_GONE = 499  # nobody reads it
 async def transcriptions(request: Request) -> Response:
     """One file.  Raises ClientError."""
     gateway: Gateway = request.app.state.gateway
-    gateway.access.check_origin(request.headers)
-    caller = gateway.access.caller(request.headers)
+    caller = gateway.let_in(request.headers)
     try:
         with gateway.holding_file(DOOR):
             form = await read_form(request, gateway.settings)
@@ -77,16 +75,16 @@ async def _wanted(gateway: Gateway, fields: dict[str, str | list[str]]) -> Wante
     """Raises InvalidArgument naming the field and what is valid, ModelNotFound."""
     fields = dict(fields)
     model = _one(fields, "model")
-    stream = _choice(_one(fields, "stream", "false").lower(), "stream", ("true", "false"))
+    stream = one_of(_one(fields, "stream", "false").lower(), "stream", ("true", "false"))
     formats = STREAMED_FORMATS if stream == "true" else RESPONSE_FORMATS
-    response_format = _choice(_one(fields, "response_format", "json"), "response_format", formats)
-    granularities = _list(fields, "timestamp_granularities", ",")
+    response_format = one_of(_one(fields, "response_format", "json"), "response_format", formats)
+    granularities = take_list(fields, "timestamp_granularities", ",")
     for item in granularities:
-        _choice(item, "timestamp_granularities", GRANULARITIES)
+        one_of(item, "timestamp_granularities", GRANULARITIES)
     if granularities and response_format != VERBOSE:
-        raise _invalid(f"timestamp_granularities need response_format {VERBOSE}")
-    if include := _list(fields, "include", ","):
-        raise _invalid(
+        raise invalid(f"timestamp_granularities need response_format {VERBOSE}")
+    if include := take_list(fields, "include", ","):
+        raise invalid(
             f"include {include[0]!r} is not supported: there are no logprobs of tokens; "
             f"confidences of words are in {VERBOSE}"
         )
@@ -105,17 +103,15 @@ async def _wanted(gateway: Gateway, fields: dict[str, str | list[str]]) -> Wante
 
 async def _options(gateway: Gateway, fields: dict[str, str | list[str]]) -> dict[str, object]:
     """The options of a file, OpenAI's names among them.  Raises InvalidArgument."""
-    language, languages = _one(fields, "language"), _list(fields, "languages", ",")
-    keywords = _list(fields, "keywords", ";")
-    phrases = _list(fields, "phrases", ";")
+    language, languages = _one(fields, "language"), take_list(fields, "languages", ",")
+    keywords = take_list(fields, "keywords", ";")
+    phrases = take_list(fields, "phrases", ";")
     options = read_options({name: _one(fields, name) for name in list(fields)}, FILE)
     offered = (await gateway.offered())["languages"] if language or languages else ()
     if language:
         options["language"] = language_like(language, offered)
     if languages:
-        options["languages"] = [
-            name for code in languages for name in languages_like(code, offered)
-        ]
+        options["languages"] = all_like(languages, offered)
     if keywords or phrases:
         options |= read_options({"phrases": [*keywords, *phrases]}, FILE)
     return options
@@ -125,22 +121,8 @@ def _one(fields: dict[str, str | list[str]], name: str, default: str = "") -> st
     """Take a field out that may be there once.  Raises InvalidArgument."""
     value = fields.pop(name, default)
     if not isinstance(value, str):
-        raise _invalid(f"{name} has {len(value)} values; valid: one")
+        raise invalid(f"{name} has {len(value)} values; valid: one")
     return value or default
-
-
-def _list(fields: dict[str, str | list[str]], name: str, separator: str) -> list[str]:
-    """Take a field out that may be there often, or once as a list.  Raises InvalidArgument."""
-    try:
-        return listed(fields.pop(name, ""), separator)
-    except ValueError as error:
-        raise _invalid(f"{name}: {error}") from None
-
-
-def _choice(value: str, name: str, valid: tuple[str, ...]) -> str:
-    if value not in valid:
-        raise _invalid(f"{name} {value!r} is not supported; valid: {', '.join(valid)}")
-    return value
 
 
 def _check_temperature(text: str) -> None:
@@ -149,7 +131,7 @@ def _check_temperature(text: str) -> None:
     except ValueError:
         is_valid = False
     if not is_valid:
-        raise _invalid(f"temperature {text!r} is not supported; valid: 0 to 1")
+        raise invalid(f"temperature {text!r} is not supported; valid: 0 to 1")
 
 
 async def _while_listening(request: Request, work: Coroutine) -> Transcript:
@@ -247,7 +229,3 @@ async def _next(blocks: Iterator[np.ndarray]) -> np.ndarray | None:
         return await run_in_threadpool(next, blocks, None)
     except AsrError as error:
         raise InvalidArgument(str(error)) from None
-
-
-def _invalid(message: str) -> InvalidArgument:
-    return InvalidArgument(f"INVALID_ARGUMENT: {message}")

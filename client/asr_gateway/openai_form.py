@@ -11,9 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from asr_client.errors import InvalidArgument
-
-from .errors import TooLarge
+from .errors import TooLarge, invalid
 from .settings import MIB, GatewaySettings
 
 FILE_FIELD = "file"
@@ -38,7 +36,7 @@ async def read_form(request: Request, settings: GatewaySettings) -> Form:
     stops sending, ClientDisconnect.
     """
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        raise _invalid("the body is no multipart/form-data with a file in it")
+        raise invalid("the body is no multipart/form-data with a file in it")
     limit = settings.max_file_bytes + _BESIDE_BYTES
     length = request.headers.get("content-length", "0")
     if length.isdecimal() and int(length) > limit:
@@ -51,10 +49,10 @@ async def read_form(request: Request, settings: GatewaySettings) -> Form:
         form = await parser.parse()
     except (MultiPartException, UnicodeError) as error:  # of an odd charset
         reason = getattr(error, "message", None) or str(error)
-        raise _invalid(f"the form cannot be read: {reason}") from None
+        raise invalid(f"the form cannot be read: {reason}") from None
     try:
         if not parser.is_whole:
-            raise _invalid("the form ends early: its last boundary is missing")
+            raise invalid("the form ends early: its last boundary is missing")
         return await _checked(form, settings)
     finally:
         await form.close()
@@ -97,24 +95,20 @@ async def _checked(form: FormData, settings: GatewaySettings) -> Form:
         )  # include[]=a, include[0]=a, chunking_strategy[type]=a
         if isinstance(value, UploadFile):
             if key != FILE_FIELD:
-                raise _invalid(f"the field {key!r} is a file; valid: {FILE_FIELD}")
+                raise invalid(f"the field {key!r} is a file; valid: {FILE_FIELD}")
             file = value
         elif key == FILE_FIELD:
-            raise _invalid("the field 'file' is no file: it has no filename")
+            raise invalid("the field 'file' is no file: it has no filename")
         elif bracket or name in fields:
             before = fields.get(name, [])
             fields[name] = [*([before] if isinstance(before, str) else before), value]
         else:
             fields[name] = value
     if file is None:
-        raise _invalid("the form has no file; it belongs into the field 'file'")
+        raise invalid("the form has no file; it belongs into the field 'file'")
     if (file.size or 0) > settings.max_file_bytes:
         raise _too_large(settings)
     return Form(await file.read(), fields)
-
-
-def _invalid(message: str) -> InvalidArgument:
-    return InvalidArgument(f"INVALID_ARGUMENT: {message}")
 
 
 def _too_large(settings: GatewaySettings) -> TooLarge:

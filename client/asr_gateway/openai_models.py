@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from asr_client.errors import InvalidArgument
 from nemotron_asr.options import AUTO
 
-from .errors import ModelNotFound
+from .errors import ModelNotFound, invalid
 from .gateway import Gateway
 
 ALIASES = (  # what clients ask for by default; all are the model that is served
@@ -64,10 +63,13 @@ def languages_like(code: str, offered: Iterable[str]) -> list[str]:
     found += sorted(name for low, name in names.items() if low.startswith(spelled + "-"))
     if not found or not spelled:
         valid = ", ".join(sorted(names.values()))
-        raise InvalidArgument(
-            f"INVALID_ARGUMENT: language {code!r} is not supported; valid: {valid}"
-        )
+        raise invalid(f"language {code!r} is not supported; valid: {valid}")
     return found
+
+
+def all_like(codes: Iterable[str], offered: Iterable[str]) -> list[str]:
+    """Ours that any of the codes may mean.  Raises InvalidArgument."""
+    return [name for code in codes for name in languages_like(code, offered)]
 
 
 def language_like(code: str | None, offered: Iterable[str]) -> str:
@@ -83,8 +85,7 @@ def english_name(language: str | None) -> str:
 
 def _let_in(request: Request) -> Gateway:
     gateway: Gateway = request.app.state.gateway
-    gateway.access.check_origin(request.headers)
-    gateway.access.caller(request.headers)
+    gateway.let_in(request.headers)
     return gateway
 
 

@@ -22,7 +22,7 @@ from asr_client.results import Result
 from nemotron_asr.pcm import PCM16
 
 from .access import Caller
-from .errors import ModelNotFound, error_response
+from .errors import ModelNotFound, error_response, invalid
 from .gateway import Gateway
 from .openai_items import CLEAR, COMMIT, Items, as_error
 from .openai_models import check_model
@@ -43,8 +43,7 @@ async def realtime(websocket: WebSocket) -> None:
     """One session."""
     gateway: Gateway = websocket.app.state.gateway
     try:
-        gateway.access.check_origin(websocket.headers)
-        caller = gateway.access.caller(websocket.headers)
+        caller = gateway.let_in(websocket.headers)
         gateway.check_draining()
         await _check_query(gateway, websocket)
     except ClientError as error:
@@ -65,7 +64,7 @@ async def _check_query(gateway: Gateway, websocket: WebSocket) -> None:
     """Raises InvalidArgument, ModelNotFound."""
     intent = websocket.query_params.get("intent", INTENT)
     if intent != INTENT:
-        raise InvalidArgument(f"INVALID_ARGUMENT: intent {intent!r}; valid: {INTENT}")
+        raise invalid(f"intent {intent!r}; valid: {INTENT}")
     if model := websocket.query_params.get("model"):
         await check_model(gateway, model)
 
@@ -132,11 +131,11 @@ class Session:
                 kind = event.get("type")
                 if not isinstance(kind, str) or kind not in self._does:
                     valid = ", ".join(self._does)
-                    raise InvalidArgument(f"INVALID_ARGUMENT: type {kind!r}; valid: {valid}")
+                    raise invalid(f"type {kind!r}; valid: {valid}")
                 await self._does[kind](event)
             except (InvalidArgument, ModelNotFound, RecursionError) as error:
                 if isinstance(error, RecursionError):
-                    error = InvalidArgument("INVALID_ARGUMENT: the event is nested too deeply")
+                    error = invalid("the event is nested too deeply")
                 await self._out.send(self.error_event(error, event.get("event_id")))
 
     async def _update(self, event: dict) -> None:
@@ -166,7 +165,7 @@ class Session:
 
     async def _commit(self, _event: dict) -> None:
         if self._stream is None or not self._uncommitted:
-            raise InvalidArgument("INVALID_ARGUMENT: there is no audio that is not committed")
+            raise invalid("there is no audio that is not committed")
         self._finalize(COMMIT)
 
     async def _clear(self, _event: dict) -> None:
@@ -241,5 +240,5 @@ def _samples(audio: object, options: dict) -> np.ndarray:
     try:
         data = base64.b64decode(audio, validate=True)
     except (TypeError, ValueError) as error:
-        raise InvalidArgument(f"INVALID_ARGUMENT: audio is no base64: {error}") from None
+        raise invalid(f"audio is no base64: {error}") from None
     return to_pcm16(data, AudioFormat(options["sample_rate"], encoding=options[ENCODING]))

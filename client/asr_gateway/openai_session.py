@@ -9,12 +9,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 
-from asr_client.errors import InvalidArgument
 from nemotron_asr.pcm import PCM16, SAMPLE_RATES
-from nemotron_asr.phrases import listed
 
-from .openai_models import language_like, languages_like
-from .options import ENCODING, LIVE, read_options
+from .errors import invalid
+from .openai_models import all_like, language_like
+from .options import ENCODING, LIVE, one_of, read_options, take_list
 
 DEFAULT_RATE = 24_000
 DEFAULT_PAUSE_MS = 500
@@ -52,17 +51,17 @@ def read_update(session: object, is_beta: bool) -> dict:
         given = _known(session, "session", (*_BETA, "include", "modalities", "client_secret"))
         changes = {_BETA[name]: value for name, value in given.items() if name in _BETA}
         if changes.get("format") is not None:
-            format = _pick(changes["format"], "input_audio_format", _FORMATS)
+            format = one_of(changes["format"], "input_audio_format", _FORMATS)
             changes["format"] = {"type": _FORMATS[format]}
     else:
         if session.get("type") != "transcription":
-            raise _invalid(f"session.type {session.get('type')!r}; valid: transcription")
+            raise invalid(f"session.type {session.get('type')!r}; valid: transcription")
         _known(session, "session", ("type", "audio", "include"))
         audio = _known(_object(session.get("audio"), "session.audio"), "session.audio", ("input",))
         given = _object(audio.get("input"), "session.audio.input")
         changes = _known(given, "session.audio.input", tuple(DEFAULTS))
     if session.get("include"):
-        raise _invalid(f"session.include {session['include']!r}: there are no logprobs of tokens")
+        raise invalid(f"session.include {session['include']!r}: there are no logprobs of tokens")
     return changes
 
 
@@ -97,16 +96,14 @@ def live_options(settings: dict, offered: Iterable[str]) -> dict[str, object]:
     }
     if settings["turn_detection"] is not None:
         options["endpoint_ms"] = settings["turn_detection"]["silence_duration_ms"]
-    if languages := _texts(told, "languages", ","):
-        options["languages"] = [
-            name for code in languages for name in languages_like(code, offered)
-        ]
-    if keywords := _texts(told, "keywords", ";"):
+    if languages := take_list(told, "languages", ","):
+        options["languages"] = all_like(languages, offered)
+    if keywords := take_list(told, "keywords", ";"):
         options["phrases"] = keywords
     if (delay := told.pop("delay", None)) is not None:
-        options["latency_ms"] = _DELAYS_MS[_pick(delay, "delay", _DELAYS_MS)]
+        options["latency_ms"] = _DELAYS_MS[one_of(delay, "delay", _DELAYS_MS)]
     if elsewhere := set(told) & set(_ELSEWHERE):
-        raise _invalid(f"{elsewhere.pop()!r} is no option of transcription")
+        raise invalid(f"{elsewhere.pop()!r} is no option of transcription")
     return read_options(options | told, LIVE)
 
 
@@ -122,30 +119,23 @@ def as_session(settings: dict, id: str, is_beta: bool) -> dict:
 
 
 def _format(format: dict) -> dict:
-    kind = _pick(format.get("type", "audio/pcm"), "format.type", _FORMATS.values())
+    kind = one_of(format.get("type", "audio/pcm"), "format.type", _FORMATS.values())
     if kind != "audio/pcm":
         return {"type": kind}
     rate = format.get("rate", DEFAULT_RATE)
     if rate not in SAMPLE_RATES or isinstance(rate, bool):
-        raise _invalid(f"format.rate {rate!r}; valid: {', '.join(map(str, SAMPLE_RATES))}")
+        raise invalid(f"format.rate {rate!r}; valid: {', '.join(map(str, SAMPLE_RATES))}")
     return {"type": kind, "rate": rate}
 
 
 def _turn_detection(told: dict) -> dict:
     _plain(told, "turn_detection", _VAD_FIELDS)
-    _pick(told.get("type", SERVER_VAD), "turn_detection.type", (SERVER_VAD,))
+    one_of(told.get("type", SERVER_VAD), "turn_detection.type", (SERVER_VAD,))
     made = DEFAULTS["turn_detection"] | {k: v for k, v in told.items() if v is not None}
     for name, least in (("silence_duration_ms", 1), ("prefix_padding_ms", 0)):
         if type(made[name]) is not int or not least <= made[name] <= 10_000:
-            raise _invalid(f"turn_detection.{name} {made[name]!r}; valid: {least} to 10000")
+            raise invalid(f"turn_detection.{name} {made[name]!r}; valid: {least} to 10000")
     return made
-
-
-def _pick(value: object, name: str, valid: Iterable[str]) -> str:
-    valid = tuple(valid)
-    if value not in valid:
-        raise _invalid(f"{name} {value!r} is not supported; valid: {', '.join(valid)}")
-    return value
 
 
 def _object(value: object, name: str) -> dict:
@@ -153,13 +143,13 @@ def _object(value: object, name: str) -> dict:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise _invalid(f"{name} {value!r} is no object")
+        raise invalid(f"{name} {value!r} is no object")
     return value
 
 
 def _known(told: dict, name: str, valid: tuple[str, ...]) -> dict:
     if unknown := set(told) - set(valid):
-        raise _invalid(f"{name}.{min(unknown)} is unknown; valid: {', '.join(valid)}")
+        raise invalid(f"{name}.{min(unknown)} is unknown; valid: {', '.join(valid)}")
     return told
 
 
@@ -167,23 +157,12 @@ def _plain(told: dict, name: str, valid: tuple[str, ...]) -> dict:
     """Known fields, whose values are no objects or lists themselves."""
     for field, value in _known(told, name, valid).items():
         if isinstance(value, (dict, list)):
-            raise _invalid(f"{name}.{field} is no plain value")
+            raise invalid(f"{name}.{field} is no plain value")
     return told
 
 
 def _text(told: dict, name: str) -> str:
     value = told.pop(name, "")
     if not isinstance(value, str):
-        raise _invalid(f"{name} {value!r} is no text")
+        raise invalid(f"{name} {value!r} is no text")
     return value
-
-
-def _texts(told: dict, name: str, separator: str) -> list[str]:
-    try:
-        return listed(told.pop(name, ""), separator)
-    except ValueError as error:
-        raise _invalid(f"{name}: {error}") from None
-
-
-def _invalid(message: str) -> InvalidArgument:
-    return InvalidArgument(f"INVALID_ARGUMENT: {message}")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from asr_client.errors import InvalidArgument
+from .errors import invalid
 
 OPUS = "opus"
 _RATE = 48_000  # what Opus decodes to
-_NO_AV = 'INVALID_ARGUMENT: Opus needs PyAV: pip install -e ".[formats]"'
+_NO_AV = 'Opus needs PyAV: pip install -e ".[formats]"'
 
 
 class OpusPackets:
@@ -21,9 +21,9 @@ class OpusPackets:
         try:
             import av
         except ModuleNotFoundError:
-            raise InvalidArgument(_NO_AV) from None
+            raise invalid(_NO_AV) from None
         if channels not in (1, 2):
-            raise InvalidArgument(f"INVALID_ARGUMENT: {channels} channels of Opus; valid: 1, 2")
+            raise invalid(f"{channels} channels of Opus; valid: 1, 2")
         self._av = av
         self._decoder = av.CodecContext.create("opus", "r")
         self._decoder.extradata = _head(channels)
@@ -35,7 +35,7 @@ class OpusPackets:
             frames = self._decoder.decode(self._av.Packet(packet)) if packet else []
             parts = [part for frame in frames for part in self._resampler.resample(frame)]
         except self._av.error.FFmpegError as error:
-            raise InvalidArgument(f"INVALID_ARGUMENT: no Opus packet: {error}") from None
+            raise invalid(f"no Opus packet: {error}") from None
         return np.concatenate([part.to_ndarray()[0] for part in parts] or [np.zeros(0, np.int16)])
 
 

@@ -26,11 +26,11 @@ from nemotron_asr.options import AUTO
 from nemotron_asr.pcm import MAX_CHANNELS
 
 from .access import Caller
-from .errors import TooLarge, TooMuch, grpc_status, message_of
+from .errors import TooLarge, TooMuch, grpc_status, invalid, message_of
 from .gateway import Gateway, LiveSession
 from .options import FILE, LIVE
 from .riva_audio import LiveBytes, as_file
-from .riva_config import invalid, read_config
+from .riva_config import read_config
 from .riva_requests import LiveRequests, Packet, receive
 from .riva_results import LiveResponses, file_response
 from .settings import MIB, GatewaySettings

@@ -12,8 +12,8 @@ from asr_client.audio import AudioFormat
 from nemotron_asr.config import SAMPLE_RATE
 from nemotron_asr.pcm import PCM16
 
+from .errors import invalid
 from .options import LIVE, read_options
-from .riva_config import invalid
 
 _RAW = {
     AudioEncoding.LINEAR_PCM: PCM16,

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 
 from riva.client.proto.riva_asr_pb2 import EndpointingConfig, RecognitionConfig, SpeechContext
 
-from asr_client.errors import InvalidArgument
 from nemotron_asr.options import AUTO, KEEP, MASK
 
+from .errors import invalid
 from .options import LIVE, read_options
 
 ENDPOINT_MS = 800  # silence that ends an utterance of a live stream, as Riva's own default
@@ -92,7 +92,3 @@ def _custom(custom: Mapping[str, str]) -> dict[str, str]:
     if "languages" in options:  # NVIDIA's clients part their options by commas
         options["languages"] = options["languages"].replace(";", ",")
     return options
-
-
-def invalid(message: str) -> InvalidArgument:
-    return InvalidArgument(f"INVALID_ARGUMENT: {message}")

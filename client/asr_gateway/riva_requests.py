@@ -11,9 +11,8 @@ from riva.client.proto.riva_asr_pb2 import StreamingRecognizeRequest
 
 from asr_client.errors import StreamNotFound
 
-from .errors import TooLarge
+from .errors import TooLarge, invalid
 from .riva_audio import LiveBytes
-from .riva_config import invalid
 from .settings import GatewaySettings
 
 FORCE_EOU = "force_eou"  # the one key of runtime_config: the utterance ends with this message

@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager, suppress
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from asr_client.errors import ClientError, InvalidArgument, StreamNotFound
+from asr_client.errors import ClientError, StreamNotFound
 
-from .errors import TooLarge, close_code
+from .errors import TooLarge, close_code, invalid
 from .settings import GatewaySettings
 
 SLOW_READER = 1013
@@ -53,7 +53,7 @@ class Inbox:
 
         await together(receive(), self.watch())
         if isinstance(message, bytes):
-            raise InvalidArgument("INVALID_ARGUMENT: audio before a JSON object of options")
+            raise invalid("audio before a JSON object of options")
         return message
 
     async def watch(self) -> None:
@@ -132,5 +132,5 @@ def json_object(text: str | bytes) -> dict:
         found = None
     if not isinstance(found, dict):
         shown = text[:80] if isinstance(text, str) else f"{len(text)} bytes"
-        raise InvalidArgument(f"INVALID_ARGUMENT: {shown!r} is no JSON object")
+        raise invalid(f"{shown!r} is no JSON object")
     return found

@@ -6,10 +6,10 @@ from dataclasses import asdict
 
 from starlette.websockets import WebSocket
 
-from asr_client.errors import ClientError, InvalidArgument
+from asr_client.errors import ClientError
 from asr_client.results import Result
 
-from .errors import error_response, message_of
+from .errors import error_response, invalid, message_of
 from .gateway import Gateway, LiveSession
 from .options import LIVE, read_options
 from .opus import OPUS, OpusPackets
@@ -34,8 +34,7 @@ async def stream(websocket: WebSocket) -> None:
     """
     gateway: Gateway = websocket.app.state.gateway
     try:
-        gateway.access.check_origin(websocket.headers)
-        caller = gateway.access.caller(websocket.headers)
+        caller = gateway.let_in(websocket.headers)
     except ClientError as error:
         await websocket.send_denial_response(error_response(error))
         return
@@ -95,12 +94,8 @@ def _said(text: str) -> dict:
     kind = said.pop("type", None)
     if kind not in MESSAGES:
         valid = ", ".join(MESSAGES)
-        raise InvalidArgument(
-            f"INVALID_ARGUMENT: type {str(kind)[:80]!r} is unknown; valid: {valid}"
-        )
+        raise invalid(f"type {str(kind)[:80]!r} is unknown; valid: {valid}")
     if set(said) != set(MESSAGES[kind]):
         fields = ", ".join(MESSAGES[kind]) or "none"
-        raise InvalidArgument(
-            f"INVALID_ARGUMENT: fields {sorted(said)[:9]} of {kind!r}; it has: {fields}"
-        )
+        raise invalid(f"fields {sorted(said)[:9]} of {kind!r}; it has: {fields}")
     return {"type": kind, **said}

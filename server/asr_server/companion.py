@@ -8,7 +8,8 @@ import signal
 import subprocess
 from collections.abc import Callable
 
-PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+from .guard import PR_SET_PDEATHSIG
+
 RESTART_S, LONGEST_RESTART_S = 1.0, 30.0  # before one that died is begun anew; doubles
 STABLE_AFTER_S = 60.0
 STOP_MARGIN_S = 10.0  # beyond what it may take to end, then it is killed

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grpc.experimental.gevent
-from locust import events
+from locust import HttpUser, constant, events, task
 
 grpc.experimental.gevent.init_gevent()  # before the first channel; locust has patched the rest
 
@@ -87,6 +87,23 @@ def ragged_packets(samples: np.ndarray) -> Iterator[np.ndarray]:
         length = random.randint(MIN_PACKET_MS, MAX_PACKET_MS) * SAMPLE_RATE // 1000
         yield samples[begin : begin + length]
         begin += length
+
+
+class FileUser(HttpUser):
+    """Sends one file after another."""
+
+    abstract = True
+    host = "http://127.0.0.1"  # locust wants one; the options say which
+    wait_time = constant(1)
+    weight = 1
+
+    @task
+    def send_one(self) -> None:
+        name, data, _samples = random.choice(self.environment.recordings)
+        self.send(name, data, self.environment.parsed_options)
+
+    def send(self, name: str, data: bytes, options) -> None:
+        raise NotImplementedError
 
 
 class Schedule:

@@ -16,8 +16,8 @@ from urllib.parse import urlencode
 import gevent
 import grpc
 import riva.client
-from common import START_SPREAD_S, Schedule, record
-from locust import HttpUser, User, constant, task
+from common import START_SPREAD_S, FileUser, Schedule, record
+from locust import User, constant, task
 from riva.client.proto import riva_asr_pb2
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
@@ -129,17 +129,10 @@ class RivaUser(DoorUser):
         return num_chars
 
 
-class OpenAiUser(HttpUser):
+class OpenAiUser(FileUser):
     """Uploads files as OpenAI's clients do."""
 
-    host = "http://127.0.0.1:8080"  # locust wants one; --gateway-url says which
-    wait_time = constant(1)
-    weight = 1
-
-    @task
-    def upload(self) -> None:
-        name, data, _samples = random.choice(self.environment.recordings)
-        options = self.environment.parsed_options
+    def send(self, name: str, data: bytes, options) -> None:
         form = {"model": "whisper-1", "latency_ms": str(options.offline_latency_ms)}
         if options.asr_language != "auto":
             form["language"] = options.asr_language

@@ -27,8 +27,8 @@ import time
 
 import gevent
 import grpc
-from common import START_SPREAD_S, Schedule, record
-from locust import HttpUser, User, constant, task
+from common import START_SPREAD_S, FileUser, Schedule, record
+from locust import User, constant, task
 from tritonclient.grpc import service_pb2_grpc
 
 from asr_client import ClientError, LiveStream
@@ -124,17 +124,10 @@ class AbandoningUser(User):
         record(self.environment, "gRPC", "abandoned", begin_s)
 
 
-class OfflineUser(HttpUser):
+class OfflineUser(FileUser):
     """Sends one file after another, as curl would."""
 
-    host = "http://127.0.0.1:8000"  # locust wants one; --http-url says which
-    wait_time = constant(1)
-    weight = 1
-
-    @task
-    def send_file(self) -> None:
-        _name, data, _samples = random.choice(self.environment.recordings)
-        options = self.environment.parsed_options
+    def send(self, _name: str, data: bytes, options) -> None:
         self.client.post(
             f"{options.http_url}/v2/models/asr_offline/infer",
             data=data,

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -15,8 +16,10 @@ import pytest
 from websockets.sync.client import connect
 
 from asr_gateway.run import bind
+from server.test_replay import wait_for as wait_longer
 
 READY_S = 60
+wait_for = partial(wait_longer, limit_s=60)
 
 
 @dataclass

@@ -22,8 +22,7 @@ from asr_client.formats import to_srt, to_text, to_vtt
 from asr_client.results import Transcript, Word
 from asr_gateway.access import add_key
 from server.conftest import pcm, wav
-from server.gateway.conftest import RunningGateway, start_gateway, stop
-from server.gateway.test_websocket import wait_for
+from server.gateway.conftest import RunningGateway, start_gateway, stop, wait_for
 
 pytestmark = pytest.mark.server
 AUDIO = pcm(16_000 * 7 + 321, seed=11)

@@ -24,8 +24,7 @@ from asr_gateway.settings import GatewaySettings
 from asr_server import TritonServer
 from nemotron_asr.pcm import decode_g711
 from server.conftest import pcm, settings_for
-from server.gateway.conftest import RunningGateway, start_gateway, stop
-from server.gateway.test_websocket import wait_for
+from server.gateway.conftest import RunningGateway, start_gateway, stop, wait_for
 
 pytestmark = pytest.mark.server
 RATE = 24_000

@@ -21,7 +21,7 @@ from riva.client.proto.riva_audio_pb2 import AudioEncoding
 
 from asr_gateway.access import add_key
 from server.conftest import Served, pcm, wav
-from server.gateway.conftest import start_gateway, stop
+from server.gateway.conftest import start_gateway, stop, wait_for
 from server.gateway.test_riva import (
     DIRECT,
     PUNCTUATED,
@@ -33,7 +33,7 @@ from server.gateway.test_riva import (
     service,
     text_of,
 )
-from server.gateway.test_websocket import wait_for
+from server.test_metrics import total
 
 pytestmark = pytest.mark.server
 
@@ -168,9 +168,7 @@ def _mutated(message: bytes, rng: random.Random) -> bytes:
 
 
 def active(served: Served) -> float:
-    text = httpx.get(served.server.metrics_url).text
-    lines = [line for line in text.splitlines() if line.startswith("asr_active_streams")]
-    return sum(float(line.split()[-1]) for line in lines)
+    return total(served.server, "asr_active_streams")
 
 
 def test_a_client_that_is_gone_frees_its_slot(gateway, served):

@@ -7,8 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
+from functools import partial
 
 import httpx
 import psutil
@@ -17,16 +17,11 @@ from websockets.sync.client import connect
 
 from server.conftest import pcm
 from server.gateway.conftest import free_port
+from server.gateway.conftest import wait_for as wait_shorter
 
 pytestmark = pytest.mark.server
 LIMIT_S = 120
-
-
-def wait_for(condition) -> None:
-    give_up_s = time.monotonic() + LIMIT_S
-    while not condition():
-        assert time.monotonic() < give_up_s
-        time.sleep(0.1)
+wait_for = partial(wait_shorter, limit_s=LIMIT_S)
 
 
 def is_ready(url: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import threading
-import time
 from socket import SHUT_RDWR
 
 import httpx
@@ -17,7 +16,8 @@ from asr_client import LiveStream
 from asr_gateway.access import add_key
 from nemotron_asr.pcm import decode_g711
 from server.conftest import pcm
-from server.gateway.conftest import RunningGateway, start_gateway, stop
+from server.gateway.conftest import RunningGateway, start_gateway, stop, wait_for
+from server.test_metrics import total
 
 pytestmark = pytest.mark.server
 
@@ -172,23 +172,9 @@ def test_bad_messages_end_the_session_alone(gateway, message):
         assert "end" in [json.loads(m)["type"] for m in neighbour]
 
 
-def wait_for(condition, limit_s: float = 60) -> float:
-    """Returns how long it took."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < limit_s
-        time.sleep(0.02)
-    return time.monotonic() - began
-
-
 def test_a_client_that_is_gone_frees_its_slot(gateway, served):
     def active() -> float:
-        text = httpx.get(served.server.metrics_url).text
-        return sum(
-            float(line.split()[-1])
-            for line in text.splitlines()
-            if line.startswith("asr_active_streams")
-        )
+        return total(served.server, "asr_active_streams")
 
     wait_for(lambda: active() == 0)
     sockets = [gateway.socket("/v1/stream") for _ in range(5)]
