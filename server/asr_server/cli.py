@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from .settings import (
 
 _PORT = click.IntRange(0, MAX_PORT)
 _PATH = click.Path(path_type=Path)
+_PEM = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 @click.command(context_settings={"show_default": True})
@@ -60,6 +62,9 @@ _PATH = click.Path(path_type=Path)
     help="A stream that sends nothing for so long is ended.",
 )
 @click.option("--host", envvar="ASR_HOST", default=DEFAULT_HOST, help="Address to listen at.")
+@click.option(
+    "--metrics-host", envvar="ASR_METRICS_HOST", help="Of the metrics alone.  [default: --host]"
+)
 @click.option(
     "--http-port", type=_PORT, envvar="ASR_HTTP_PORT", default=8000, help="0: a free one."
 )
@@ -109,6 +114,12 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--riva-port", type=_PORT, envvar="ASR_GATEWAY_RIVA_PORT", default=50051, help="Likewise."
 )
+@click.option(
+    "--gateway-tls-cert", type=_PEM, envvar="ASR_GATEWAY_TLS_CERT", help="A PEM file, likewise."
+)
+@click.option(
+    "--gateway-tls-key", type=_PEM, envvar="ASR_GATEWAY_TLS_KEY", help="A PEM file, likewise."
+)
 @click.option("--verbose", is_flag=True, help="The server's own log, on stderr.")
 @click.help_option("-h", "--help")
 def serve(
@@ -118,6 +129,8 @@ def serve(
     gateway_host: str,
     gateway_port: int,
     riva_port: int,
+    gateway_tls_cert: Path | None,
+    gateway_tls_key: Path | None,
     **options: object,
 ) -> None:
     """Serve live and offline transcription until Ctrl-C.
@@ -128,6 +141,8 @@ def serve(
     """
     from .supervisor import serve as run  # imports the HTTP client: not for --help
 
+    if bool(gateway_tls_cert) != bool(gateway_tls_key):
+        raise click.UsageError("--gateway-tls-cert and --gateway-tls-key belong together")
     try:
         settings = ServerSettings(
             checkpoint=checkpoint or default_checkpoint(),
@@ -137,6 +152,10 @@ def serve(
         if not settings.is_loopback():
             click.echo(_OPEN_WARNING.format(host=settings.host), err=True)
         doors = ["--host", gateway_host, "--port", str(gateway_port), "--riva-port", str(riva_port)]
+        for option, file in (("--tls-cert", gateway_tls_cert), ("--tls-key", gateway_tls_key)):
+            doors += [option, str(file)] if file else []
+        if "ASR_GATEWAY_DRAIN_TIMEOUT_S" not in os.environ:  # its sessions get no less than streams
+            doors += ["--drain-timeout-s", str(settings.drain_timeout_s)]
         sys.exit(run(settings, doors if gateway else None))
     except SettingsError as error:
         raise click.UsageError(str(error)) from None

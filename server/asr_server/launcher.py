@@ -216,7 +216,7 @@ class TritonServer:
             f"--model-repository={model_repository}",
             f"--backend-directory={backend_directory}",
             *(f"--{endpoint}-port={port}" for endpoint, port in s.ports.items()),
-            *(f"--{endpoint}-address={s.host}" for endpoint in s.ports),
+            *(f"--{endpoint}-address={s.listen_host(endpoint)}" for endpoint in s.ports),
             f"--backend-config=python,shm-region-prefix-name={self._runtime.region_prefix}",
             f"--backend-config=python,shm-default-byte-size={SHM_BYTES}",
             f"--backend-config=python,shm-growth-byte-size={SHM_BYTES}",

@@ -30,6 +30,7 @@ class ServerSettings:
     start_timeout_s: from the start of the process until every model answers.
     drain_timeout_s: what live streams get to end when `asr serve` is told to stop.
     exit_timeout_s: what requests in flight get when the server stops.
+    metrics_host: where the metrics alone listen; None: at host.
     trace_url: OTLP collector of OpenTelemetry traces.  trace_rate: one of so many requests.
     """
 
@@ -41,6 +42,7 @@ class ServerSettings:
     slots: int = 64
     idle_timeout_s: float = 30.0
     host: str = DEFAULT_HOST
+    metrics_host: str | None = None
     http_port: int = 8000
     grpc_port: int = 8001
     metrics_port: int = 8002
@@ -55,18 +57,18 @@ class ServerSettings:
     def ports(self) -> dict[str, int]:
         return {"http": self.http_port, "grpc": self.grpc_port, "metrics": self.metrics_port}
 
-    @property
-    def connect_host(self) -> str:
-        """The address at which this machine itself reaches the server."""
-        return _WILDCARDS.get(self.host, self.host)
+    def listen_host(self, endpoint: str) -> str:
+        """Where "http", "grpc" or "metrics" listens."""
+        return (self.metrics_host or self.host) if endpoint == "metrics" else self.host
 
     def address(self, endpoint: str) -> str:
-        """`host:port` of "http", "grpc" or "metrics"."""
-        host = f"[{self.connect_host}]" if ":" in self.connect_host else self.connect_host
+        """`host:port` at which this machine itself reaches "http", "grpc" or "metrics"."""
+        host = _WILDCARDS.get(self.listen_host(endpoint), self.listen_host(endpoint))
+        host = f"[{host}]" if ":" in host else host
         return f"{host}:{self.ports[endpoint]}"
 
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach the server."""
+        """Whether only this machine can reach the models."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -79,7 +81,7 @@ class ServerSettings:
             chosen = {}
             for name, port in self.ports.items():
                 if port == 0:
-                    sockets.append(_bind(self.host, 0))
+                    sockets.append(_bind(self.listen_host(name), 0))
                     chosen[f"{name}_port"] = sockets[-1].getsockname()[1]
             return replace(self, **chosen)
         finally:
@@ -141,10 +143,11 @@ def check_ports_free(settings: ServerSettings) -> None:
     """Raises ServerError naming every port that something else listens on."""
     taken = []
     for name, port in settings.ports.items():
+        host = settings.listen_host(name)
         try:
-            _bind(settings.host, port).close()
+            _bind(host, port).close()
         except OSError as error:
-            taken.append(f"{name} port {port} on {settings.host}: {error.strerror or error}")
+            taken.append(f"{name} port {port} on {host}: {error.strerror or error}")
     if taken:
         raise ServerError("cannot listen at " + "; ".join(taken))
 
