@@ -116,7 +116,7 @@ class TritonServer:
             env = stub_environment(layout) | self.settings.environment()
             env["ASR_CONTROL_DIR"] = str(self._control)
             arguments = self._arguments(layout.backend_directory, self._model_repository())
-            self._spawn([str(wheel.binary), *arguments], env)
+            self._spawn([str(wheel.binary), *wheel.options, *arguments], env)
             self._wait_until_ready(should_stop)
             self._stubs = self._find_stubs()
             self._can_let_go = self.has_streams()

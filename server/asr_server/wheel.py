@@ -1,4 +1,4 @@
-"""The Triton server in the `nvidia-pytriton` wheel: find it, and lay it out so that it starts."""
+"""The Triton server in the `nvidia-pytriton` wheel, or of NVIDIA's image: find it, lay it out."""
 
 from __future__ import annotations
 
@@ -17,16 +17,21 @@ from .errors import ServerError
 MIN_GLIBC = (2, 35)  # the wheel is manylinux_2_35
 LOADER = "/lib64/ld-linux-x86-64.so.2"
 INSTALL_HINT = "pip install '.[serve]'"
+INSTALLED = Path("/opt/tritonserver")  # where NVIDIA's image has its server
+# Newer servers take 64 MB unless told otherwise: an hour of 48 kHz stereo WAV is 691 MB. The
+# wheel's takes any length, and does not know the option.
+MAX_INPUT = f"--http-max-input-size={1 << 30}"
 
 
 @dataclass(frozen=True)
 class TritonWheel:
-    """Where the wheel keeps its parts."""
+    """Where the parts are.  options: what this server must be told beside what all are told."""
 
     binary: Path
     libs: Path
     python_backend: Path  # directory of libtriton_python.so and triton_python_backend_utils.py
     stub: Path  # the executable that embeds this version of Python
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,10 +64,13 @@ def check_platform() -> None:
 
 
 def find_wheel() -> TritonWheel:
-    """Raises ServerError if the wheel is not installed, or has no stub for this Python."""
+    """The wheel's parts; those of NVIDIA's image where the wheel is not installed.
+
+    Raises ServerError if there is neither, or no stub for this Python.
+    """
     spec = importlib.util.find_spec("pytriton")  # finds without importing: that costs a second
     if spec is None or not spec.origin:
-        raise ServerError(f"the Triton server is not installed: {INSTALL_HINT}")
+        return _find_installed()
     package = Path(spec.origin).parent
     root = package / "tritonserver"
     stubs = root / "python_backend_stubs"
@@ -78,10 +86,30 @@ def find_wheel() -> TritonWheel:
         raise ServerError(
             f"the Triton server has no Python {version} inside; valid: {', '.join(valid)}"
         )
-    for part in (wheel.binary, wheel.libs, wheel.python_backend, wheel.stub):
+    _check_complete(wheel)
+    return wheel
+
+
+def _find_installed() -> TritonWheel:
+    """Its stub is for its image's own Python: the environment must be of that one."""
+    if not (INSTALLED / "bin" / "tritonserver").exists():
+        raise ServerError(f"the Triton server is not installed: {INSTALL_HINT}")
+    backend = INSTALLED / "backends" / "python"
+    server = TritonWheel(
+        binary=INSTALLED / "bin" / "tritonserver",
+        libs=INSTALLED / "lib",
+        python_backend=backend,
+        stub=backend / "triton_python_backend_stub",
+        options=(MAX_INPUT,),
+    )
+    _check_complete(server)
+    return server
+
+
+def _check_complete(server: TritonWheel) -> None:
+    for part in (server.binary, server.libs, server.python_backend, server.stub):
         if not part.exists():
             raise ServerError(f"the Triton server is incomplete, no {part}: {INSTALL_HINT}")
-    return wheel
 
 
 def assemble(wheel: TritonWheel, directory: Path) -> Layout:
