@@ -9,7 +9,14 @@ import re
 _CODED = re.compile(r"\b(INVALID_ARGUMENT|UNAVAILABLE|NOT_FOUND|INTERNAL): .*", re.DOTALL)
 _CAPACITY = re.compile(r"at capacity \((\d+)/(\d+)\)")
 _UNKNOWN_STREAM = "must specify the START flag"  # Triton's words for an id that it does not know
-_MODEL_GONE = ("unknown model", "is not ready", "stub process", "not healthy", "is shutting down")
+_UNAVAILABLE = (  # of Triton itself: the model is away, or there is no room for a while
+    "unknown model",
+    "is not ready",
+    "stub process",
+    "not healthy",
+    "is shutting down",
+    "shared memory pool",
+)
 
 
 class ClientError(Exception):
@@ -73,8 +80,8 @@ def error_from_message(message: str) -> ClientError:
         )
     found = _CODED.search(message)
     if found is None:
-        gone = any(sign in message.lower() for sign in _MODEL_GONE)
-        return ServerUnavailable(message) if gone else ServerError(message)
+        passes = any(sign in message.lower() for sign in _UNAVAILABLE)
+        return ServerUnavailable(message) if passes else ServerError(message)
     coded, code = found.group(0), found.group(1)
     if code == "UNAVAILABLE" and "at capacity" in coded:
         return AtCapacity(coded)

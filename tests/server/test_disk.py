@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from asr_client import LiveStream, OfflineClient
-from asr_client.errors import ClientError
+from asr_client.errors import ServerUnavailable
 from asr_server import ServerError, StartCancelled
 from asr_server.supervisor import RestartPolicy, Supervisor
 from nemotron_asr import load_checkpoint
@@ -160,7 +160,7 @@ def test_full_shared_memory_refuses_what_needs_more_of_it(confined, recordings):
         stream.send(audio[:PART])
         confined.shm.fill()
         try:
-            with pytest.raises(ClientError, match=NO_SHM):
+            with pytest.raises(ServerUnavailable, match=NO_SHM):
                 confined.files.transcribe(long)
             check_all(confined, recordings)  # all, live and offline
             stream.send(audio[PART:])

@@ -37,6 +37,11 @@ from asr_client.errors import error_from_message
             errors.ServerUnavailable,
             "Stub process 'asr_streaming_0_0' is not healthy.",
         ),
+        (
+            "Failed to increase the shared memory pool size: No space left on device",
+            errors.ServerUnavailable,
+            "Failed to increase the shared memory pool size: No space left on device",
+        ),
     ],
 )
 def test_message_to_error(message, kind, text):
