@@ -50,6 +50,10 @@ def _limit(name: str, kind, **kwargs):
     "--max-file-mb", type=click.IntRange(1), default=_DEFAULT.max_file_bytes // MIB,
     help="Of an upload.",
 )  # fmt: skip
+@click.option(
+    "--max-riva-mb", type=click.IntRange(1, 2000), default=_DEFAULT.max_riva_bytes // MIB,
+    help="Of a recording through Riva's door, which is one message.",
+)  # fmt: skip
 @_limit("idle_timeout_s", click.FloatRange(1), help="A session silent for longer is ended.")
 @_limit("drain_timeout_s", click.FloatRange(0), help="What sessions get to end at a stop.")
 @click.option("--tls-cert", type=click.Path(path_type=Path, exists=True), help="A PEM file.")
@@ -57,7 +61,12 @@ def _limit(name: str, kind, **kwargs):
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning"]), default="info")
 @click.help_option("-h", "--help")
 def gateway(
-    no_riva: bool, processes: int, max_file_mb: int, log_level: str, **options: object
+    no_riva: bool,
+    processes: int,
+    max_file_mb: int,
+    max_riva_mb: int,
+    log_level: str,
+    **options: object,
 ) -> None:
     """Serve OpenAI's, Riva's and WebSocket clients, and a page, before a running server.
 
@@ -72,7 +81,8 @@ def gateway(
     if bool(options["tls_cert"]) != bool(options["tls_key"]):
         raise click.UsageError("--tls-cert and --tls-key belong together")
     try:
-        settings = with_free_ports(GatewaySettings(max_file_bytes=max_file_mb * MIB, **options))
+        options |= {"max_file_bytes": max_file_mb * MIB, "max_riva_bytes": max_riva_mb * MIB}
+        settings = with_free_ports(GatewaySettings(**options))
         if settings.keys is None and not is_loopback(settings.host):
             click.echo(_OPEN_WARNING.format(host=settings.host), err=True)
         scheme = "https" if settings.tls_cert else "http"

@@ -41,8 +41,12 @@ ASR = "nvidia.riva.asr.RivaSpeechRecognition"
 HEALTH = "grpc.health.v1.Health"
 STOP_S = 1.0  # what calls get that are about to end
 _MAX_DETAILS = 600  # characters of a message; HTTP/2 headers hold 8 kB, a character up to 12 bytes
-_MAX_GRPC = (1 << 31) - 1
 _KEEPALIVE_MS = 20_000  # a client whose machine is gone is noticed after twice that
+_HANDSHAKE_MS = 10_000  # TLS and HTTP/2's settings
+_CONNECTION_IDLE_MS = 120_000  # without a call; clients connect again by themselves
+_WINDOW_BYTES = 256 * 1024  # of a call that arrive before somebody reads, so before a key is known
+_SMALL_S = 10.0  # for a message that is a name or so
+_CHECKS = 2  # health checks, which have no key, whose messages are read at a time
 
 
 class RivaServer:
@@ -50,16 +54,23 @@ class RivaServer:
 
     def __init__(self, gateway: Gateway):
         self._gateway = gateway
+        self._num_checks = 0
         settings = gateway.settings
         self._server = grpc.aio.server(
             options=[
                 ("grpc.so_reuseport", 1),  # the processes of a gateway share the port
-                ("grpc.max_receive_message_length", min(settings.max_file_bytes + MIB, _MAX_GRPC)),
+                # One limit for all methods. It is the memory that a call may fill once it is read.
+                ("grpc.max_receive_message_length", settings.max_riva_bytes + MIB),
+                ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
+                ("grpc.http2.bdp_probe", 0),  # else the window grows to 16 MiB
                 ("grpc.compression_enabled_algorithms_bitset", 1),  # none: inflating can be a bomb
                 ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
                 ("grpc.keepalive_timeout_ms", _KEEPALIVE_MS),
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", _KEEPALIVE_MS // 4),
-            ]
+                ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+                ("grpc.max_connection_idle_ms", _CONNECTION_IDLE_MS),
+            ],
+            maximum_concurrent_rpcs=settings.max_requests,
         )
         unary = grpc.stream_unary_rpc_method_handler  # of one message: read when it is wanted
         asr = {
@@ -141,7 +152,7 @@ class RivaServer:
                 return await self._recognized(await receive(RecognizeRequest, context), caller)
 
     async def _recognized(self, request: RecognizeRequest, caller: Caller) -> RecognizeResponse:
-        config, max_bytes = request.config, self._gateway.settings.max_file_bytes
+        config, max_bytes = request.config, self._gateway.settings.max_riva_bytes
         if len(request.audio) > max_bytes:
             raise TooLarge(
                 f"INVALID_ARGUMENT: a recording of {len(request.audio)} bytes; "
@@ -168,7 +179,7 @@ class RivaServer:
         """The model, which is there live and offline."""
         async with self._answering(context):
             self._caller(context)
-            request = await receive(RivaSpeechRecognitionConfigRequest, context)
+            request = await receive(RivaSpeechRecognitionConfigRequest, context, _SMALL_S)
             await self._check_model(request.model_name)
             offer = await self._gateway.offered()
             response = RivaSpeechRecognitionConfigResponse()
@@ -186,12 +197,22 @@ class RivaServer:
     async def _check(self, _messages, context: grpc.aio.ServicerContext) -> HealthCheckResponse:
         """gRPC's own health check, without a key: whether a stream can be opened now."""
         async with self._answering(context):
-            service = (await receive(HealthCheckRequest, context)).service
+            service = await self._asked(context)
             if service not in ("", ASR):
                 raise StreamNotFound(f"NOT_FOUND: no service {service!r}; valid: {ASR}")
             is_ready = await self._gateway.is_ready()
             status = HealthCheckResponse.SERVING if is_ready else HealthCheckResponse.NOT_SERVING
             return HealthCheckResponse(status=status)
+
+    async def _asked(self, context: grpc.aio.ServicerContext) -> str:
+        """The service that a check asks for; "", all of it, where many others are being read."""
+        if self._num_checks >= _CHECKS:
+            return ""
+        self._num_checks += 1
+        try:
+            return (await receive(HealthCheckRequest, context, _SMALL_S)).service
+        finally:
+            self._num_checks -= 1
 
     # What they share
 

@@ -16,7 +16,7 @@ from .riva_audio import LiveBytes
 from .settings import GatewaySettings
 
 FORCE_EOU = "force_eou"  # the one key of runtime_config: the utterance ends with this message
-UPLOAD_S = 600.0  # a recording that takes longer is given up
+UPLOAD_S = 300.0  # a recording that takes longer is given up
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 
@@ -71,9 +71,11 @@ class LiveRequests:
         return _parse(StreamingRecognizeRequest, data)
 
 
-async def receive(kind: type[AnyMessage], context: grpc.aio.ServicerContext) -> AnyMessage:
+async def receive(
+    kind: type[AnyMessage], context: grpc.aio.ServicerContext, timeout_s: float = UPLOAD_S
+) -> AnyMessage:
     """The one message of a call.  Raises InvalidArgument, StreamNotFound where none comes."""
-    return _parse(kind, await _next(context, UPLOAD_S) or b"")
+    return _parse(kind, await _next(context, timeout_s) or b"")
 
 
 async def _next(context: grpc.aio.ServicerContext, timeout_s: float) -> bytes | None:

@@ -240,7 +240,7 @@ def test_keys_limits_tls_and_a_stop(served, tmp_path):
     keys = tmp_path / "keys.json"
     key = add_key(keys, "one", max_sessions=1, requests_per_minute=None)
     gateway = start_gateway(
-        served.server, "--keys", str(keys), "--idle-timeout-s", "2", "--max-file-mb", "1",
+        served.server, "--keys", str(keys), "--idle-timeout-s", "2", "--max-riva-mb", "1",
         "--tls-cert", str(cert), "--tls-key", str(secret),
     )  # fmt: skip
     try:
