@@ -10,10 +10,17 @@ _SERVE_HINT = 'the server is not installed here: pip install -e ".[serve]"'
 
 _GATEWAY_HINT = 'the gateway is not installed here: pip install -e ".[gateway]"'
 
+_BATCH_HINT = 'batches are not installed here: pip install -e ".[batch]"'
+
 _BENCH_HINT = 'the benchmarks are not installed here: pip install -e ".[bench]"'
 
 # name: (module, what its absence means, first line of the help where it is absent)
 _COMMANDS = {
+    "batch": (
+        "asr_batch.command",
+        _BATCH_HINT,
+        "Transcribe manifests (not installed here).",
+    ),
     "bench": ("asr_bench.cli", _BENCH_HINT, "Run benchmarks (not installed here)."),
     "gateway": ("asr_gateway.cli", _GATEWAY_HINT, "Run the gateway (not installed here)."),
     "gateway-key": ("asr_gateway.cli", _GATEWAY_HINT, "Make an API key (not installed here)."),

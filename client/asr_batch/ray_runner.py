@@ -1,0 +1,126 @@
+"""The same on a Ray cluster: blocks of rows go to actors by Ray Data, each with its own pool.
+
+Ray does a block again whose actor or machine died. A file that kills a decoder is the pool's: it
+costs no actor.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
+from itertools import islice
+
+import pyarrow as pa
+
+from .errors import BatchError
+from .manifest import Row
+from .pool import Pool
+from .records import Record
+from .settings import WorkerSettings
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read at import: nothing is sent anywhere
+
+import ray
+import ray.data
+
+MAX_BLOCK_ROWS = 128  # what is lost with an actor, and the answer that Ray holds
+BLOCKS_PER_WORKER = 4  # at least, so that all end at about the same time
+
+
+class RayRunner:
+    """Actors on a cluster.  Use as a context manager: it lets go of the cluster.
+
+    address: as `ray.init` takes it: "auto" for the running cluster, "local" for one of this
+    process.  num_workers: actors; None for as many as the cluster has room for.
+    num_cpus, num_gpus: of each; None for GPUs: one, where the cluster has some and settings allow.
+    Raises BatchError where there is no cluster.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        address: str,
+        num_workers: int | None = None,
+        num_cpus: float = 1.0,
+        num_gpus: float | None = None,
+    ):
+        local = {"include_dashboard": False} if address == "local" else {}
+        try:
+            ray.init(address, log_to_driver=False, logging_level="ERROR", **local)
+        except Exception as error:  # Ray raises bare ones too
+            raise BatchError(f"cannot connect to Ray at {address!r}: {error}") from error
+        logging.getLogger("ray.data").setLevel("ERROR")  # plans and bars that nobody asked for
+        has = ray.cluster_resources()
+        if num_gpus is None:
+            num_gpus = 1.0 if settings.device != "cpu" and has.get("GPU") else 0.0
+        room = has.get("GPU", 0) / num_gpus if num_gpus else has.get("CPU", 0) / num_cpus
+        self._num_workers = num_workers or max(1, int(room))
+        self._resources = {"num_cpus": num_cpus, "num_gpus": num_gpus}
+        self._settings = replace(settings, threads=settings.threads or max(1, int(num_cpus)))
+
+    def __enter__(self) -> RayRunner:
+        return self
+
+    def __exit__(self, *_exc) -> None:
+        ray.shutdown()
+
+    def run(self, rows: Iterable[Row], num_rows: int) -> Iterator[tuple[int, Record]]:
+        """(index, record) of every row as they are ready.
+
+        rows: kept by Ray until their records are there, in memory or where it spills.
+        Raises BatchError where Ray or an actor gives up.
+        """
+        block_rows = num_rows // (BLOCKS_PER_WORKER * self._num_workers)
+        block_rows = min(max(1, block_rows), MAX_BLOCK_ROWS)
+        blocks = [ray.put(table) for table in _tables(rows, block_rows)]
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        records = ray.data.from_arrow_refs(blocks).map_batches(
+            RayWorker,
+            fn_constructor_args=(self._settings,),
+            batch_size=block_rows,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=min(self._num_workers, len(blocks))),
+            **self._resources,
+        )
+        try:
+            for batch in records.iter_batches(batch_size=None, batch_format="pyarrow"):
+                for index, record in zip(batch["index"], batch["record"], strict=True):
+                    yield index.as_py(), json.loads(record.as_py())
+        except ray.exceptions.RayError as error:
+            raise BatchError(f"Ray gave up: {_reason(error)}") from error
+
+
+class RayWorker:
+    """An actor, and the process of its own that has the model."""
+
+    def __init__(self, settings: WorkerSettings):
+        self._pool = Pool(settings, num_workers=1)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """batch: of `_tables`.  Returns `index` and `record`, JSON, in the order of the rows.
+
+        All at once and in a fixed order: Ray tells the parts of a repeated answer by their number.
+        """
+        rows = [Row(**json.loads(row.as_py())) for row in batch["row"]]
+        done = sorted(self._pool.run(rows, len(rows)), key=lambda one: one[0])
+        return pa.table(
+            {
+                "index": pa.array([index for index, _ in done], pa.int64()),
+                "record": pa.array([json.dumps(record) for _, record in done], pa.string()),
+            }
+        )
+
+
+def _tables(rows: Iterable[Row], block_rows: int) -> Iterator[pa.Table]:
+    rows = iter(rows)
+    while block := list(islice(rows, block_rows)):
+        yield pa.table({"row": [json.dumps(asdict(row)) for row in block]})
+
+
+def _reason(error: BaseException) -> str:
+    """The last line of the innermost error: before it come the tracebacks of other machines."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,104 @@
+"""Rows to records with a model: files are read ahead, batches are made of like length."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+
+import torch
+
+from nemotron_asr import load_checkpoint, recordings
+from nemotron_asr.config import SAMPLE_RATE
+from nemotron_asr.errors import AsrError
+from nemotron_asr.recognizer import Recognizer, Transcription
+from nemotron_asr.text_rules import read_words
+
+from .manifest import Row
+from .reading import read_recording
+from .records import Record, failed, transcribed
+from .settings import WorkerSettings
+from .window import Heard, Window
+
+BATCH_ROWS = recordings.ROWS_PER_CALL
+Numbered = tuple[int, Record]  # a row's index and its record
+
+
+class Transcriber:
+    """A model that was loaded once.  `run` may be called by several threads: one computes."""
+
+    def __init__(self, settings: WorkerSettings):
+        """Raises AsrError or ValueError for options or a checkpoint that no recording can have."""
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        self.recognizer: Recognizer = load_checkpoint(
+            settings.checkpoint, settings.device, settings.dtype
+        )
+        if settings.profanity_file:
+            self.recognizer.offensive_words = read_words(settings.profanity_file)
+        self._settings = settings
+        self._computing = threading.Lock()
+        options = self.recognizer.file_options(settings.options)
+        self.recognizer.bias(options, self.recognizer.prompt_id(options.language))
+
+    def run(self, rows: Iterable[Row]) -> Iterator[list[Numbered]]:
+        """The record of every row, in the order in which they are ready, some at a time."""
+        window = Window(self._settings.window_s, BATCH_ROWS)
+        window.fill(iter(rows), self._read, self._settings.readers)
+        try:
+            for ready in window.batches():
+                if bad := [heard for heard in ready if heard.error is not None]:
+                    yield [(heard.row.index, failed(heard.row, heard.error)) for heard in bad]
+                batches = like_length([heard for heard in ready if heard.error is None])
+                del ready, bad  # a batch's audio goes when the batch is done
+                while batches:
+                    batch = batches.pop(0)
+                    yield self._records(batch)
+                    room_s = sum(heard.room_s for heard in batch)
+                    del batch
+                    window.free(room_s)
+        finally:
+            window.close()
+
+    def _read(self, row: Row, make_room: Callable[[float], None]) -> Heard:
+        try:
+            options = self.recognizer.file_options({**self._settings.options, **row.options})
+            samples = read_recording(row, options, self._settings, make_room)
+        except Exception as error:  # of this row alone
+            return Heard(row, error=error)
+        return Heard(row, options, samples, room_s=len(samples) / SAMPLE_RATE)
+
+    def _records(self, batch: list[Heard]) -> list[Numbered]:
+        """batch: of the same options."""
+        words = self._settings.words
+        try:
+            with self._computing:
+                results = self._transcribe(batch)
+        except Exception as error:
+            if len(batch) == 1 or isinstance(error, AsrError):
+                return [(heard.row.index, failed(heard.row, error)) for heard in batch]
+            return [record for heard in batch for record in self._records([heard])]
+        return [
+            (heard.row.index, transcribed(heard.row, result, words))
+            for heard, result in zip(batch, results, strict=True)
+        ]
+
+    def _transcribe(self, batch: list[Heard]) -> list[Transcription]:
+        """As `Recognizer.transcribe`, with every option that a file may have."""
+        options, audio = batch[0].options, [heard.samples for heard in batch]
+        tokens = recordings.to_tokens(self.recognizer, audio, options)
+        return [
+            self.recognizer.finished(row, len(samples), options)
+            for row, samples in zip(tokens, audio, strict=True)
+        ]
+
+
+def like_length(heard: list[Heard]) -> list[list[Heard]]:
+    """Batches of the same options, the longest first and each of like length."""
+    batches = []
+    by_options = sorted(heard, key=lambda one: repr(one.options))
+    for _, same in groupby(by_options, key=lambda one: repr(one.options)):
+        longest_first = sorted(same, key=lambda one: -len(one.samples))
+        for start in range(0, len(longest_first), BATCH_ROWS):
+            batches.append(longest_first[start : start + BATCH_ROWS])
+    return batches
