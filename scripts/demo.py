@@ -4,7 +4,8 @@
     python scripts/demo.py [RECORDING] [--checkpoint PATH] [--fast]
 
 RECORDING is any file that libsndfile reads; a .txt of the same name beside it is shown as the
-reference. Ends with 0 if there is a transcript and live and offline agree, with 1 otherwise.
+reference, with the word error rate. Ends with 0 if there is a transcript and live and offline
+agree, with 1 otherwise.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ import sys
 import time
 from pathlib import Path
 
+import jiwer
+
+from asr_bench.manifests import normalise
 from asr_client import ClientError, LiveStream, OfflineClient, Transcript
 from asr_client.audio import file_packets, paced
 from asr_server.errors import ServerError
@@ -46,7 +50,9 @@ def show(server: TritonServer, recording: Path, fast: bool) -> bool:
     print(f"\noffline, {server.http_url}:\n  {offline.text}")
     reference = recording.with_suffix(".txt")
     if reference.is_file():
-        print(f"\nreference:\n  {reference.read_text(encoding='utf-8').strip()}")
+        said = reference.read_text(encoding="utf-8").strip()
+        rate = jiwer.wer(normalise(said), normalise(live.text))
+        print(f"\nreference:\n  {said}\n\nword error rate {rate:.1%}")
     agree = bool(live.text) and live.text == offline.text
     print(f"\nlive and offline {'agree' if agree else 'DIFFER, or are empty'}")
     print(f"language {live.language}, {live.audio_processed_ms / 1000:.1f} s of audio")
