@@ -18,13 +18,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 
 import grpc
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import service_pb2_grpc
 
 from .address import grpc_target
+from .aio_call import AsyncCall
 from .audio import Samples, to_pcm16
-from .connection import channel_options, error_of_call
-from .errors import ClientError, ServerError, ServerUnavailable, StreamClosed
-from .patience import FIRST_WAIT_S, LONGEST_WAIT_S, RELEASE_S
+from .connection import channel_options
+from .errors import ClientError, ServerError, StreamClosed
+from .patience import FIRST_WAIT_S, LONGEST_WAIT_S
 from .replay import AUDIO, END, SILENCE
 from .results import Result, Transcript
 from .stream_options import MAX_PACKET_S, StreamOptions
@@ -45,7 +46,8 @@ class AsyncLiveStream:
 
     options: the keyword arguments of `LiveStream`.  channel: of `open_channel`, which stays open;
     without one the stream has a connection of its own.  headers: sent with every call, as gRPC's
-    metadata.
+    metadata.  max_ahead_s: of audio that may wait for answers; None: as many packets as may.
+    keep_transcript: without, `transcript` and `finish` have none, and memory does not grow.
     """
 
     def __init__(
@@ -54,21 +56,23 @@ class AsyncLiveStream:
         *,
         channel: grpc.aio.Channel | None = None,
         headers: Mapping[str, str] | None = None,
+        max_ahead_s: float | None = None,
+        keep_transcript: bool = True,
         **options,
     ):
         self.url = grpc_target(url)
         read = StreamOptions(**options)
         self._format = read.format()
         self._max_packet_samples = self._format.num_samples(MAX_PACKET_S * 1000)
-        self._session = read.session()
-        self._patience = read.patience(self.url, self._session)
+        self._session = read.session(keep_transcript)
+        self._patience = read.patience(self.url, self._session, max_ahead_s)
         self._own_channel = channel is None
         self._channel = channel or open_channel(url)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._metadata = tuple((headers or {}).items())
         self._error: ClientError | None = None  # what the stream ended of
         self._waiters: set[asyncio.Future] = set()
-        self._call: _Call | None = None  # None: lost
+        self._call: AsyncCall | None = None  # None: lost
         self._task: asyncio.Task | None = None  # over all calls of the stream
 
     @property
@@ -245,7 +249,9 @@ class AsyncLiveStream:
         """Over one call to the end of the stream.  Raises the ClientError that it broke of."""
         session, patience = self._session, self._patience
         patience.on_connect(time.monotonic())
-        self._call = call = _Call(self._stub.ModelStreamInfer(metadata=self._metadata), self.url)
+        self._call = call = AsyncCall(
+            self._stub.ModelStreamInfer(metadata=self._metadata), self.url
+        )
         watch = asyncio.create_task(self._watch(call))
         try:
             self._flush()
@@ -262,7 +268,7 @@ class AsyncLiveStream:
             call.leave(None if session.done else session.end_request())
             await call.gone()
 
-    async def _watch(self, call: _Call) -> None:
+    async def _watch(self, call: AsyncCall) -> None:
         """End a call that takes too long to answer."""
         while True:
             timeout_s = self._patience.timeout_s
@@ -272,68 +278,3 @@ class AsyncLiveStream:
                 return
             left_s = timeout_s if remaining_s is None else remaining_s
             await asyncio.sleep(min(left_s, timeout_s / _LOOKS))
-
-
-class _Call:
-    """One gRPC call: requests go out in a task of its own, answers are read."""
-
-    def __init__(self, call: grpc.aio.StreamStreamCall, url: str):
-        self._call = call
-        self._url = url
-        self._answers = 0
-        self._left = False
-        self._given_up: ClientError | None = None
-        self._outbox: asyncio.Queue = asyncio.Queue()  # requests, then None
-        self._writer = asyncio.create_task(self._write())
-
-    def send(self, request: service_pb2.ModelInferRequest) -> None:
-        """Send a request; returns at once."""
-        self._outbox.put_nowait(request)
-
-    def leave(self, end_request: service_pb2.ModelInferRequest | None) -> None:
-        """Send this last, to free the slot; then the server may end the call, within RELEASE_S."""
-        if not self._left:
-            self._left = True
-            if end_request is not None:
-                self.send(end_request)
-            self._outbox.put_nowait(None)
-            asyncio.get_running_loop().call_later(RELEASE_S, self._call.cancel)
-
-    async def read(self) -> service_pb2.ModelStreamInferResponse:
-        """The next answer.  Raises the ClientError of a call that is over."""
-        try:
-            response = await self._call.read()
-        except grpc.RpcError as broken:
-            raise error_of_call(broken, self._url, self._answers) from None
-        except asyncio.CancelledError:  # the call, or whoever waits here
-            if not (self._left or self._given_up):
-                raise
-            response = grpc.aio.EOF
-        if response is grpc.aio.EOF:
-            raise self._given_up or ServerUnavailable(f"{self._url} closed the stream")
-        self._answers += 1
-        return response
-
-    def give_up(self, error: ClientError) -> None:
-        """End it now: `read` raises this."""
-        self._given_up = error
-        self._call.cancel()
-
-    async def gone(self) -> None:
-        """Wait until a call that was left is over."""
-        try:
-            while True:
-                await self.read()
-        except ClientError:
-            pass
-        finally:
-            self._writer.cancel()
-            self._call.cancel()
-
-    async def _write(self) -> None:
-        try:
-            while (request := await self._outbox.get()) is not None:
-                await self._call.write(request)
-            await self._call.done_writing()
-        except (grpc.RpcError, asyncio.InvalidStateError):
-            pass  # reading tells what the call broke of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 
 import httpx
@@ -11,6 +12,7 @@ from .offline import DEFAULT_TIMEOUT_S, PATH, no_answer, read_answer, request_ar
 from .results import Transcript
 from .wire import unusual
 
+_LARGE = 1 << 16  # bytes of an answer that others should not wait for
 _PIECE = 1 << 20  # bytes of a file that are handed over at a time: others get their turn
 
 
@@ -51,7 +53,9 @@ class AsyncOfflineClient:
             response = await self._http.post(PATH, content=_pieces(begin, data), headers=whole)
         except httpx.HTTPError as error:
             raise no_answer(error, self.url, self._timeout_s) from error
-        return read_answer(response)
+        if len(response.content) < _LARGE:
+            return read_answer(response)
+        return await asyncio.to_thread(read_answer, response)
 
     async def is_ready(self) -> bool:
         """Whether the server says that every model is ready."""

@@ -16,7 +16,8 @@ _LOST = (ServerUnavailable, StreamNotFound)  # what another connection may mend
 class Patience:
     """The rules of one stream, over all its connections.
 
-    max_in_flight: packets that may wait for answers.  max_backlog: samples that may, after a loss.
+    max_in_flight: packets that may wait for answers.  max_ahead: samples that may, if that is
+    bounded.  max_backlog: samples that may after a loss.
     timeout_s: the longest that an answer may take.  reconnect_s: how long a lost stream is tried,
     counted until it gets on; 0: not at all.
     """
@@ -28,6 +29,7 @@ class Patience:
         *,
         max_in_flight: int,
         max_backlog: int,
+        max_ahead: int | None = None,
         timeout_s: float,
         reconnect_s: float,
     ):
@@ -37,15 +39,19 @@ class Patience:
         self._session = session
         self._max_in_flight = max_in_flight
         self._max_backlog = max_backlog
+        self._max_ahead = max_ahead
         self._catching_up = False  # from a loss until no more waits than usual
         self._last_progress_s = 0.0  # the latest answer, or a packet after a pause
         self._lost_at_s: float | None = None  # until the stream has got on again
 
     def has_room(self) -> bool:
         """Whether another packet may be put into the session."""
-        if self._session.unanswered < self._max_in_flight:
+        backlog = self._session.tape.backlog
+        if self._session.unanswered < self._max_in_flight and (
+            self._max_ahead is None or backlog < self._max_ahead
+        ):
             return True
-        return self._catching_up and self._session.tape.backlog < self._max_backlog
+        return self._catching_up and backlog < self._max_backlog
 
     def on_connect(self, now: float) -> None:
         self._last_progress_s = now

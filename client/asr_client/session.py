@@ -44,6 +44,7 @@ class StreamSession:
     replay: keep what `restart` needs.  format: of the samples.
     merge: send fewer packets: audio waits until it completes a chunk, as far as the server tells
     what one lacks, or until no more than one packet waits for its answer.
+    keep: what was said, for `transcript`; without, memory does not grow with the stream.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class StreamSession:
         progress: bool,
         replay: bool = False,
         merge: bool = False,
+        keep: bool = True,
         format: AudioFormat = MODEL_FORMAT,
     ):
         self.server: dict = {}  # what the server offers, from the answer to START
@@ -66,10 +68,12 @@ class StreamSession:
         self._progress = progress
         self._replay = replay
         self._merge = merge
+        self._keep_all = keep
         self._format = format
         self._part = SILENCE  # of a frame whose other channels are still to come
         self._waiting: deque[Packet] = deque()  # not sent on this connection
         self._finished: list[Segment] = []
+        self._num_finished = 0
         self._given = _Given()
         self._texts: list[str] = []
         self._all_words: list[Word] = []
@@ -235,7 +239,7 @@ class StreamSession:
             words = words_from_json(piece.get("words") if self._details else (), base_ms)
             if text and not self._has_text:  # the server knows of none before it
                 self._has_text = True
-                text = " " + text if self._finished else text
+                text = " " + text if self._num_finished else text
             ends = piece["is_final"]
             if self._overlap is not None:
                 text, words = self._without_overlap(text, words, ends, piece, base_ms)
@@ -245,7 +249,7 @@ class StreamSession:
             if ends:
                 times = {name: piece[name] + base_ms for name in ("start_ms", "end_ms")}
                 times["reason"] = piece["reason"]
-            new = Segment(len(self._finished), text, words, piece.get("language"), ends, **times)
+            new = Segment(self._num_finished, text, words, piece.get("language"), ends, **times)
             if text or words or (ends and self._given.text):
                 yield new
             if ends:
@@ -253,7 +257,7 @@ class StreamSession:
 
     def _without_overlap(self, text: str, words, ends: bool, piece: dict, base_ms: int):
         overlap = self._overlap
-        begun = bool(self._finished or self._given.text)
+        begun = bool(self._num_finished or self._given.text)
         text, words = overlap.new(text, words, ends, begun)
         if overlap.over or (ends and overlap.past(piece["end_ms"] + base_ms)):
             self._overlap = None
@@ -262,7 +266,10 @@ class StreamSession:
     def _finish(self, last: Segment) -> None:
         """A segment ends with this piece: keep it whole."""
         given, self._given = self._given, _Given()
-        if given.text:
+        if not given.text:
+            return
+        self._num_finished += 1
+        if self._keep_all:
             whole = replace(last, text=given.text.strip(), words=tuple(given.words))
             self._finished.append(whole)
 
@@ -274,8 +281,9 @@ class StreamSession:
             self._processed_ms = max(processed_ms, self._processed_ms or 0)
         text = "".join(piece.text for piece in pieces)
         words = sum((piece.words for piece in pieces), ())
-        self._texts.append(text)
-        self._all_words += words
+        if self._keep_all:
+            self._texts.append(text)
+            self._all_words += words
         finalized = "finalize" in packet.options
         progress = self._progress and packet.kind == AUDIO and not again
         if not (pieces or self.done or finalized or progress):
@@ -288,7 +296,7 @@ class StreamSession:
                 language=self._last_language if result else None,
                 is_final=self.done,
                 audio_processed_ms=self._processed_ms if result else None,
-                segment=pieces[-1].segment if ended else len(self._finished),
+                segment=pieces[-1].segment if ended else self._num_finished,
                 segments=pieces,
                 finalized=finalized,
             )

@@ -55,8 +55,8 @@ class StreamOptions:
         """Of the samples that will be sent."""
         return AudioFormat(self.sample_rate, self.channels, self.encoding)
 
-    def session(self) -> StreamSession:
-        """A new stream."""
+    def session(self, keep: bool = True) -> StreamSession:
+        """A new stream.  keep: its transcript."""
         max_utterance_ms = self._kept_ms() if self.reconnect_s else self.max_utterance_ms
         options = {"language": self.language, "latency_ms": self.latency_ms}
         options["sample_rate"] = self.sample_rate
@@ -72,14 +72,22 @@ class StreamOptions:
             progress=self.progress,
             replay=bool(self.reconnect_s),
             merge=not self.progress,  # which has a result for each packet that was sent
+            keep=keep,
             format=self.format(),
         )
 
-    def patience(self, url: str, session: StreamSession) -> Patience:
+    def patience(
+        self, url: str, session: StreamSession, max_ahead_s: float | None = None
+    ) -> Patience:
+        """max_ahead_s: of audio that may wait for answers; None: max_in_flight alone counts."""
+        max_ahead = (
+            None if max_ahead_s is None else self.format().num_samples(int(max_ahead_s * 1000))
+        )
         return Patience(
             url,
             session,
             max_in_flight=self.max_in_flight,
+            max_ahead=max_ahead,
             max_backlog=self.format().num_samples(int(self.max_replay_s * 1000)),
             timeout_s=self.timeout_s,
             reconnect_s=self.reconnect_s,

@@ -254,3 +254,20 @@ def test_merged_audio_is_sent_again_whole():
     assert len(list(stream.requests())) == 1
     stream.accept(response("", server={}, missing_samples=3000))
     assert [r.inputs[0].shape[1] for r in stream.requests()] == [3500]
+
+
+def test_a_stream_that_keeps_nothing_says_the_same():
+    said = []
+    for keep in (True, False):
+        stream = session(details=True, keep=keep)
+        sent(stream, AUDIO, AUDIO)
+        for i, text in enumerate(("one", " two")):
+            segment = {
+                "segment": i, "text": text, "words": [], "is_final": True, "start_ms": 0,
+                "end_ms": 80, "reason": "endpoint",
+            }  # fmt: skip
+            stream.accept(response(text, segments=[segment], audio_processed_ms=80 * (i + 1)))
+        said.append(list(stream.results))
+        assert stream.transcript().text == ("one two" if keep else "")
+        assert len(stream.transcript().segments) == (2 if keep else 0)
+    assert said[0] == said[1]
