@@ -33,6 +33,7 @@ class Caller:
     max_sessions: int | None = None  # live streams at a time, of each gateway process
     requests_per_minute: float | None = None  # new sessions and files
     sessions: int = 0
+    files: int = 0
     _tokens: float = field(default=0.0, repr=False)  # of the bucket that requests are taken from
     _filled_at_s: float | None = field(default=None, repr=False)
 
@@ -69,6 +70,10 @@ class Access:
         self._anybody = Caller(ANYBODY)
         if path is not None:
             self._read(path.stat().st_mtime_ns)
+
+    @property
+    def has_several_keys(self) -> bool:
+        return len(self._callers) > 1
 
     def caller(self, headers: Mapping[str, str]) -> Caller:
         """Whose request it is.  headers: names in lower case.  Raises Unauthorized."""

@@ -62,7 +62,6 @@ def _limit(name: str, kind, **kwargs):
 @click.help_option("-h", "--help")
 def gateway(
     no_riva: bool,
-    processes: int,
     max_file_mb: int,
     max_riva_mb: int,
     log_level: str,
@@ -88,7 +87,7 @@ def gateway(
         scheme = "https" if settings.tls_cert else "http"
         riva = f"  riva {settings.host}:{settings.riva_port}" if settings.riva_port else ""
         click.echo(f"open {scheme}://{settings.host}:{settings.port}{riva}")
-        sys.exit(run(settings, processes, log_level))
+        sys.exit(run(settings, log_level))
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from None
 

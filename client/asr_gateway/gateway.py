@@ -6,8 +6,8 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 
 import grpc
 
@@ -15,17 +15,22 @@ from asr_client.aio import AsyncLiveStream, open_channel
 from asr_client.aio_offline import AsyncOfflineClient
 from asr_client.errors import ClientError, ServerUnavailable
 from asr_client.results import Result, Transcript
+from nemotron_asr.config import SAMPLE_RATE
 
 from .access import Access, Caller
-from .errors import TooMuch
 from .metrics import Metrics
 from .options import FILE, LIVE, read_options
-from .settings import GatewaySettings
+from .places import Places
+from .settings import MIB, GatewaySettings
 from .tracing import make_tracing
 
 NUM_CHANNELS = 4  # connections that live streams share
 READY_FOR_S = 1.0  # how long an answer of `is_ready` holds
 TICK_S = 0.25  # of looking how late the event loop is
+MAX_KEPT_BYTES = 16 * MIB  # of a session's audio, in case it must be sent to Triton again
+MAX_KEPT_S = 300.0
+LARGE_TEXT = 10_000  # characters, whose words take some 30 ms to render
+MAX_AHEAD_S = 30.0  # of audio that waits for answers; then the client waits
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +43,11 @@ class Gateway:
         self.settings = settings
         self.access = Access(settings.keys, settings.origins)
         self.metrics = Metrics()
+        self.places = Places(settings, self.access, self.metrics)
         self.tracing = make_tracing()
         self.offer: dict = {}  # what the server offers, as soon as it was asked
-        self.draining = False  # no new sessions: the process stops once those open are over
-        self._sessions = 0
         self._looking = asyncio.Lock()
         self._looked_at_s, self._was_ready = float("-inf"), False
-        self._num_files = 0  # that are here, received in part or whole
         self._ids = itertools.count(1)
         self._channels: list[grpc.aio.Channel] = []
         self._turns = itertools.count()
@@ -62,18 +65,13 @@ class Gateway:
             await channel.close()
         self.tracing.close()
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether sessions or files are under way."""
-        return bool(self._sessions or self._num_files)
-
     async def is_ready(self) -> bool:
         """Whether a live stream can be opened: a real one is. Also learns what is on offer."""
         async with self._looking:
             if time.monotonic() - self._looked_at_s > READY_FOR_S:
                 self._was_ready = await self._try_a_stream()
                 self._looked_at_s = time.monotonic()
-        return self._was_ready and not self.draining
+        return self._was_ready and not self.places.draining
 
     async def _try_a_stream(self) -> bool:
         stream = AsyncLiveStream(
@@ -100,69 +98,32 @@ class Gateway:
         self.access.check_origin(headers)
         return self.access.caller(headers)
 
-    def check_draining(self) -> None:
-        """Raises ServerUnavailable where no new sessions are taken."""
-        if self.draining:
-            raise ServerUnavailable("UNAVAILABLE: draining: this gateway stops soon; try another")
+    @asynccontextmanager
+    async def live(
+        self, door: str, caller: Caller, of_file: bool = False, /, **options
+    ) -> AsyncIterator[LiveSession]:
+        """A live stream, counted and logged. Within `places.session`.
 
-    @contextmanager
-    def holding_file(self, door: str) -> Iterator[None]:
-        """Count a file from its first byte to its answer: it fills memory or disk.
-
-        Raises TooMuch, ServerUnavailable.
+        options: of a stream, as they came, see `read_options`.  of_file: it is heard whole, has a
+        transcript, and is not restored: for that long utterances would be cut.
+        Raises its errors, those of `LiveStream`, and TooMuch.
         """
         try:
-            self.check_draining()
-            if self._num_files >= self.settings.max_files:
-                raise TooMuch(f"{self._num_files} files are under way, as many as may be")
+            read = read_options(options, LIVE)
         except ClientError as error:
             self.metrics.refused.labels(door, error.code).inc()
             raise
-        self._num_files += 1
-        try:
-            yield
-        finally:
-            self._num_files -= 1
-
-    @asynccontextmanager
-    async def live(
-        self, door: str, caller: Caller, reconnect_s: float | None = None, /, **options
-    ) -> AsyncIterator[LiveSession]:
-        """A live stream, counted and logged.
-
-        options: of a stream, as they came, see `read_options`.  reconnect_s: that of the settings
-        where it is None.  Raises its errors, those of `LiveStream`, and TooMuch.
-        """
+        read |= {"keep_transcript": of_file, "reconnect_s": self.settings.reconnect_s}
+        read |= {"reconnect_s": 0} if of_file else {}
         with (
-            self._admitted(door, caller, options) as read,
+            self.places.stream(door, caller, of_file),
             self.tracing.span("live session", door=door) as at_end,
         ):
-            read["reconnect_s"] = self.settings.reconnect_s if reconnect_s is None else reconnect_s
             async with self._opened(door, caller, read) as session:
                 try:
                     yield session
                 finally:
                     at_end |= {"session": session.id, "audio_s": session.audio_s}
-
-    @contextmanager
-    def _admitted(self, door: str, caller: Caller, options: dict) -> Iterator[dict]:
-        """Count a session while it lives.  Yields its options, read.  Raises ClientError."""
-        try:
-            read = read_options(options, LIVE)
-            caller.count_request(time.monotonic())
-            self.check_draining()
-            if self._sessions >= self.settings.max_sessions:
-                raise TooMuch(f"{self._sessions} sessions are open, as many as may be")
-            caller.begin_session()
-        except ClientError as error:
-            self.metrics.refused.labels(door, error.code).inc()
-            raise
-        self._sessions += 1
-        try:
-            yield read
-        finally:
-            self._sessions -= 1
-            caller.sessions -= 1
 
     @asynccontextmanager
     async def _opened(self, door: str, caller: Caller, options: dict):
@@ -174,6 +135,7 @@ class Gateway:
                 channel=channel,
                 words=True,
                 headers=self.tracing.headers(),
+                **_memory_of(options),
                 **options,
             )
             await stream.open()
@@ -206,16 +168,14 @@ class Gateway:
             await asyncio.shield(closing)
 
     async def transcribe(self, door: str, caller: Caller, data: bytes, /, **options) -> Transcript:
-        """A file's transcript, counted and logged. Within `holding_file`, which limits how many.
+        """A file's transcript, counted and logged. Within `places.file`, which limits how many.
 
         options: of a file, as they came, see `read_options`.  Raises its errors, those of
-        `OfflineClient`, and TooMuch.
+        `OfflineClient`.
         """
         began, code, seconds = time.monotonic(), "INTERNAL", 0.0
         try:
             options = read_options(options, FILE)
-            caller.count_request(began)
-            self.check_draining()
             with self.tracing.span("file", door=door, bytes=len(data)) as at_end:
                 headers = self.tracing.headers()
                 transcript = await self._offline.transcribe(data, headers=headers, **options)
@@ -247,6 +207,20 @@ class Gateway:
             due = loop.time() + TICK_S
             await asyncio.sleep(TICK_S)
             self.metrics.loop_lag.observe(max(0.0, loop.time() - due))
+
+
+async def render(transcript: Transcript, work: Callable, *args):
+    """What work(*args) makes of a transcript; in a thread where that takes long."""
+    if len(transcript.text) < LARGE_TEXT:
+        return work(*args)
+    return await asyncio.to_thread(work, *args)
+
+
+def _memory_of(options: dict) -> dict[str, float]:
+    """What a stream with these options may keep, in seconds: the same memory at any rate."""
+    bytes_per_s = 2 * options.get("sample_rate", SAMPLE_RATE) * options.get("channels", 1)
+    kept_s = min(MAX_KEPT_S, MAX_KEPT_BYTES / bytes_per_s)
+    return {"max_replay_s": kept_s, "max_ahead_s": min(MAX_AHEAD_S, kept_s)}
 
 
 class LiveSession:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import zlib
 from collections.abc import Collection
+from functools import partial
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
@@ -29,8 +31,19 @@ def answer(
     if response_format == "json":
         return JSONResponse(_plain(transcript))
     if response_format == VERBOSE:
-        return JSONResponse(_verbose(transcript, granularities, language))
+        made = _verbose(transcript, granularities, language)
+        return Response(_in_parts(made), media_type="application/json")
     return PlainTextResponse(FORMATS[response_format](transcript))
+
+
+def _in_parts(made: dict) -> str:
+    """JSON, made item by item: all at once nothing else would run, not even in another thread."""
+    dump = partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
+    parts = []
+    for name, value in made.items():
+        text = f"[{','.join(map(dump, value))}]" if isinstance(value, list) else dump(value)
+        parts.append(f"{dump(name)}:{text}")
+    return "{" + ",".join(parts) + "}"
 
 
 def languages_of(transcript: Transcript) -> dict:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Coroutine, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,7 @@ from nemotron_asr.pcm import MIX
 
 from .access import Caller
 from .errors import error_response, invalid
-from .gateway import Gateway, LiveSession
+from .gateway import Gateway, LiveSession, render
 from .openai_answers import RESPONSE_FORMATS, VERBOSE, answer, languages_of
 from .openai_form import read_form
 from .openai_models import all_like, check_model, language_like
@@ -48,17 +48,19 @@ async def transcriptions(request: Request) -> Response:
     gateway: Gateway = request.app.state.gateway
     caller = gateway.let_in(request.headers)
     try:
-        with gateway.holding_file(DOOR):
+        with ExitStack() as held:
+            held.enter_context(gateway.places.file(DOOR, caller))
             form = await read_form(request, gateway.settings)
             wanted = await _wanted(gateway, form.fields)
             if wanted.stream:
-                return FileEvents(gateway, caller, form.file, wanted.options)
+                return FileEvents(gateway, caller, form.file, wanted.options, held.pop_all())
             work = gateway.transcribe(DOOR, caller, form.file, **wanted.options)
             transcript = await _while_listening(request, work)
     except ClientDisconnect:
         return Response(status_code=_CLIENT_IS_GONE)
     language = wanted.options.get("language")
-    return answer(transcript, wanted.response_format, wanted.granularities, language)
+    asked = (transcript, wanted.response_format, wanted.granularities, language)
+    return await render(transcript, answer, *asked)
 
 
 @dataclass(frozen=True)
@@ -161,17 +163,25 @@ class FileEvents(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, gateway: Gateway, caller: Caller, data: bytes, options: dict[str, object]):
+    def __init__(
+        self,
+        gateway: Gateway,
+        caller: Caller,
+        data: bytes,
+        options: dict[str, object],
+        held: ExitStack,
+    ):
+        """held: what is let go of at the end."""
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._gateway, self._caller, self._data = gateway, caller, data
         self._options = {"latency_ms": _LATENCY_MS, **options}
         self._channel = self._options.pop("channel", MIX)
-        self._started = False
+        self._held, self._started = held, False
 
     async def __call__(self, scope, receive, send) -> None:
         self._send = send
-        with suppress(ClientDisconnect, asyncio.TimeoutError), self._gateway.holding_file(DOOR):
+        with suppress(ClientDisconnect, asyncio.TimeoutError), self._held:
             try:
                 await together(self._answer(), _gone(receive))
             except ClientError as error:
@@ -183,11 +193,10 @@ class FileEvents(Response):
     async def _answer(self) -> None:
         blocks = file_blocks(self._data, MAX_STREAMED_S, self._channel)
         first = await _next(blocks)
-        # Nothing is kept to send it again: to bound that, long utterances would be cut.
-        live = self._gateway.live(DOOR, self._caller, 0, **self._options)
-        async with live as session:
-            await self._start()
-            await together(self._tell(session), _feed(session, first, blocks))
+        with self._gateway.places.session(DOOR, self._caller):
+            async with self._gateway.live(DOOR, self._caller, True, **self._options) as session:
+                await self._start()
+                await together(self._tell(session), _feed(session, first, blocks))
         transcript = session.stream.transcript()  # the session is over: who has this may leave
         done = {"type": "transcript.text.done", "text": transcript.text}
         await self._say_json(done | languages_of(transcript))

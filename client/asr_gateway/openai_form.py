@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ MAX_FIELDS = 64
 MAX_FIELD_BYTES = MIB // 4  # a thousand phrases of 80 characters, and what is written around them
 _BESIDE_BYTES = MIB  # of a form beside its file
 _REQUEST_TIMEOUT = 408
+MIN_BYTES_PER_S = 64 * 1024  # of an upload, all in all: it holds a place
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,19 @@ async def _received(
     request: Request, settings: GatewaySettings, limit: int
 ) -> AsyncIterator[bytes]:
     num_bytes, more = 0, True
+    until_s = time.monotonic() + settings.idle_timeout_s
     while more:
+        left_s = until_s + num_bytes / MIN_BYTES_PER_S - time.monotonic()
         try:
-            message = await asyncio.wait_for(request.receive(), settings.idle_timeout_s)
+            message = await asyncio.wait_for(
+                request.receive(), max(0, min(left_s, settings.idle_timeout_s))
+            )
         except asyncio.TimeoutError:
-            waited = f"nothing of the body came for {settings.idle_timeout_s:g} s"
-            raise HTTPException(_REQUEST_TIMEOUT, waited) from None
+            raise HTTPException(
+                _REQUEST_TIMEOUT,
+                f"nothing of the body came for {settings.idle_timeout_s:g} s, "
+                f"or less than {MIN_BYTES_PER_S >> 10} KiB/s in all",
+            ) from None
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         body, more = message.get("body", b""), message.get("more_body", False)

@@ -44,7 +44,7 @@ async def realtime(websocket: WebSocket) -> None:
     gateway: Gateway = websocket.app.state.gateway
     try:
         caller = gateway.let_in(websocket.headers)
-        gateway.check_draining()
+        gateway.places.check_draining()
         await _check_query(gateway, websocket)
     except ClientError as error:
         await websocket.send_denial_response(error_response(error))
@@ -57,7 +57,8 @@ async def realtime(websocket: WebSocket) -> None:
     out = Outbox(websocket, gateway.settings.slow_reader_s)
     session = Session(gateway, caller, Inbox(websocket, gateway.settings), out, is_beta)
     async with telling_errors(out, session.error_event):
-        await session.run()
+        with gateway.places.session(DOOR, caller):
+            await session.run()
 
 
 async def _check_query(gateway: Gateway, websocket: WebSocket) -> None:

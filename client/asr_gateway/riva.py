@@ -14,7 +14,6 @@ import grpc
 from riva.client.proto.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from riva.client.proto.riva_asr_pb2 import (
     RecognizeRequest,
-    RecognizeResponse,
     RivaSpeechRecognitionConfigRequest,
     RivaSpeechRecognitionConfigResponse,
     StreamingRecognizeResponse,
@@ -27,7 +26,7 @@ from nemotron_asr.pcm import MAX_CHANNELS
 
 from .access import Caller
 from .errors import TooLarge, TooMuch, grpc_status, invalid, message_of
-from .gateway import Gateway, LiveSession
+from .gateway import Gateway, LiveSession, render
 from .options import FILE, LIVE
 from .riva_audio import LiveBytes, as_file
 from .riva_config import read_config
@@ -58,7 +57,7 @@ class RivaServer:
         settings = gateway.settings
         self._server = grpc.aio.server(
             options=[
-                ("grpc.so_reuseport", 1),  # the processes of a gateway share the port
+                ("grpc.so_reuseport", int(settings.processes > 1)),
                 # One limit for all methods. It is the memory that a call may fill once it is read.
                 ("grpc.max_receive_message_length", settings.max_riva_bytes + MIB),
                 ("grpc.http2.lookahead_bytes", _WINDOW_BYTES),
@@ -74,7 +73,7 @@ class RivaServer:
         )
         unary = grpc.stream_unary_rpc_method_handler  # of one message: read when it is wanted
         asr = {
-            "Recognize": unary(self._recognize, None, RecognizeResponse.SerializeToString),
+            "Recognize": unary(self._recognize, None, None),
             "GetRivaSpeechRecognitionConfig": unary(
                 self._list, None, RivaSpeechRecognitionConfigResponse.SerializeToString
             ),
@@ -111,25 +110,28 @@ class RivaServer:
         """The configuration, then audio; half-closing ends the stream."""
         async with self._answering(context):
             caller = self._caller(context)
-            self._gateway.check_draining()
-            requests = LiveRequests(context, self._gateway.settings)
-            first = await requests.first()
-            config = first.streaming_config.config
-            audio = requests.audio = LiveBytes(config)
-            options = read_config(config, LIVE)
-            await self._check_model(config.model)
+            with self._gateway.places.session(DOOR, caller):
+                await self._converse(context, caller)
+
+    async def _converse(self, context: grpc.aio.ServicerContext, caller: Caller) -> None:
+        requests = LiveRequests(context, self._gateway.settings)
+        first = await requests.first()
+        config = first.streaming_config.config
+        audio = requests.audio = LiveBytes(config)
+        options = read_config(config, LIVE)
+        await self._check_model(config.model)
+        packet = await requests.next()
+        while packet is not None and audio.format is None:
             packet = await requests.next()
-            while packet is not None and audio.format is None:
-                packet = await requests.next()
-            packet = packet or Packet(audio.finish())
-            form = audio.format
-            options |= {"encoding": form.encoding, "sample_rate": form.sample_rate}
-            options["channels"] = form.channels
-            async with self._gateway.live(DOOR, caller, **options) as session:
-                responses = LiveResponses(first)
-                await together(
-                    self._tell(context, session, responses), _hear(requests, session, packet)
-                )
+        packet = packet or Packet(audio.finish())
+        form = audio.format
+        options |= {"encoding": form.encoding, "sample_rate": form.sample_rate}
+        options["channels"] = form.channels
+        async with self._gateway.live(DOOR, caller, **options) as session:
+            responses = LiveResponses(first)
+            await together(
+                self._tell(context, session, responses), _hear(requests, session, packet)
+            )
 
     async def _tell(
         self, context: grpc.aio.ServicerContext, session: LiveSession, responses: LiveResponses
@@ -144,14 +146,14 @@ class RivaServer:
                         f"RESOURCE_EXHAUSTED: nothing was read for {slow_reader_s:g} s"
                     ) from None
 
-    async def _recognize(self, _messages, context: grpc.aio.ServicerContext) -> RecognizeResponse:
-        """A recording, as a file or as samples."""
+    async def _recognize(self, _messages, context: grpc.aio.ServicerContext) -> bytes:
+        """A recording, as a file or as samples.  Returns a RecognizeResponse."""
         async with self._answering(context):
             caller = self._caller(context)
-            with self._gateway.holding_file(DOOR):
+            with self._gateway.places.file(DOOR, caller):
                 return await self._recognized(await receive(RecognizeRequest, context), caller)
 
-    async def _recognized(self, request: RecognizeRequest, caller: Caller) -> RecognizeResponse:
+    async def _recognized(self, request: RecognizeRequest, caller: Caller) -> bytes:
         config, max_bytes = request.config, self._gateway.settings.max_riva_bytes
         if len(request.audio) > max_bytes:
             raise TooLarge(
@@ -171,7 +173,11 @@ class RivaServer:
         transcripts = [
             await self._gateway.transcribe(DOOR, caller, file, **one) for one in channels
         ]
-        return file_response(request, transcripts)
+
+        def respond() -> bytes:
+            return file_response(request, transcripts).SerializeToString()
+
+        return await render(transcripts[0], respond)
 
     async def _list(
         self, _messages, context: grpc.aio.ServicerContext

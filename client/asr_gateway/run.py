@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import multiprocessing
@@ -20,10 +21,11 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from .access import Access
 from .app import make_app
+from .connections import MAX_WAITING, Loop, WebSocketProtocol, allow_many_files, http_protocol
 from .gateway import Gateway
 from .settings import GatewaySettings
 
-SPARE_CONNECTIONS = 256  # beside those of sessions and files; more are answered with 503
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 RESTART_S = 1.0  # before a process that died is begun anew
 _LOGGED = ("door", "caller", "session", "reason", "code", "bytes", "audio_s", "lasted_s")
 
@@ -66,19 +68,25 @@ def with_free_ports(settings: GatewaySettings) -> GatewaySettings:
     return replace(settings, port=free(settings.port), riva_port=free(settings.riva_port))
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A socket to listen at, which other processes may bind too.  Raises OSError."""
+def bind(host: str, port: int, shared: bool = False, write_timeout_s: float = 0) -> socket.socket:
+    """A socket to listen at.  Raises OSError.
+
+    shared: other processes may bind it too.  write_timeout_s: connections end that take nothing
+    for so long; 0: as the system has it.
+    """
     family, kind, proto, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     bound = socket.socket(family, kind, proto)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
+        timeout_ms = int(write_timeout_s * 1000)
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)  # inherited
         bound.bind(address)
-    except OSError:
+    except OSError as error:
         bound.close()
-        raise
+        raise OSError(f"cannot listen at {host}:{port}: {error.strerror}") from None
     return bound
 
 
@@ -91,15 +99,15 @@ class _Server(uvicorn.Server):
         self._drain_timeout_s = drain_timeout_s
 
     def handle_exit(self, sig: int, frame) -> None:
-        if self._gateway.draining:
+        if self._gateway.places.draining:
             super().handle_exit(sig, frame)
         else:
-            self._gateway.draining = True
+            self._gateway.places.draining = True
             self._stop_at_s = time.monotonic() + self._drain_timeout_s
 
     async def on_tick(self, counter: int) -> bool:
-        gateway = self._gateway
-        if gateway.draining and (not gateway.is_busy or time.monotonic() > self._stop_at_s):
+        places = self._gateway.places
+        if places.draining and (not places.is_busy or time.monotonic() > self._stop_at_s):
             self.should_exit = True
         return await super().on_tick(counter)
 
@@ -112,39 +120,52 @@ async def serve(settings: GatewaySettings) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        http="h11",  # headers are bounded; httptools takes any length
-        limit_concurrency=settings.max_sessions + settings.max_files + SPARE_CONNECTIONS,
-        ws="websockets-sansio",
+        http=http_protocol(settings),  # of h11: headers are bounded; httptools takes any length
+        limit_concurrency=settings.max_requests + MAX_WAITING,
+        ws=WebSocketProtocol,
         ws_max_size=settings.max_message_bytes,
+        ws_ping_timeout=None,  # a pong may wait behind audio; TCP's acknowledgement does not
         ws_per_message_deflate=False,  # audio does not get smaller, and inflating can be an attack
         timeout_graceful_shutdown=1,
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
     )
     server = _Server(config, gateway, settings.drain_timeout_s)
-    await server.serve([bind(settings.host, settings.port)])
+    is_shared = settings.processes > 1
+    await server.serve([bind(settings.host, settings.port, is_shared, settings.slow_reader_s)])
 
 
-def run(settings: GatewaySettings, processes: int = 1, log_level: str = "info") -> int:
+def run(settings: GatewaySettings, log_level: str = "info") -> int:
     """Serve until told to stop; the exit code.  Raises OSError, ValueError (keys)."""
-    if processes == 1:
+    allow_many_files()
+    for port in (settings.port, settings.riva_port):
+        if port is not None:
+            bind(settings.host, port).close()
+    if settings.processes == 1:
         _run_one(settings, log_level)
         return 0
-    bind(settings.host, settings.port).close()
     Access(settings.keys)
     with tempfile.TemporaryDirectory(prefix="asr-gateway-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        return _run_many(settings, processes, log_level)
+        return _run_many(settings, log_level)
 
 
-def _run_one(settings: GatewaySettings, log_level: str, of_many: bool = False) -> None:
-    if of_many:
+def _run_one(settings: GatewaySettings, log_level: str, parent_pid: int | None = None) -> None:
+    if parent_pid is not None:
         os.setsid()  # Ctrl-C is for the parent, which tells its children
+        _stop_with(parent_pid)
     set_up_logging(log_level)
-    uvloop.run(serve(settings))
+    uvloop.run(serve(settings), loop_factory=Loop)
 
 
-def _run_many(settings: GatewaySettings, processes: int, log_level: str) -> int:
+def _stop_with(parent_pid: int) -> None:
+    """Be told to stop when the parent dies, however that comes."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent_pid:
+        sys.exit(1)
+
+
+def _run_many(settings: GatewaySettings, log_level: str) -> int:
     """Children that share the ports; one that dies is begun anew, and its sessions are lost."""
     context = multiprocessing.get_context("spawn")
     stopping = False
@@ -152,7 +173,7 @@ def _run_many(settings: GatewaySettings, processes: int, log_level: str) -> int:
 
     def start() -> multiprocessing.Process:
         child = context.Process(
-            target=_run_one, args=(settings, log_level, True), name="asr-gateway"
+            target=_run_one, args=(settings, log_level, os.getpid()), name="asr-gateway"
         )
         child.start()
         return child
@@ -166,7 +187,7 @@ def _run_many(settings: GatewaySettings, processes: int, log_level: str) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    children += [start() for _ in range(processes)]
+    children += [start() for _ in range(settings.processes)]
     while any(child.is_alive() for child in children):
         multiprocessing.connection.wait([child.sentinel for child in children], timeout=1)
         for i, child in enumerate(children):

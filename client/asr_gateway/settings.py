@@ -14,7 +14,7 @@ class GatewaySettings:
     """Everything one gateway needs.
 
     grpc_url, http_url: Triton's endpoints.  port: of HTTP and WebSocket.  riva_port: of Riva's
-    gRPC, None for none.  0: a free one.
+    gRPC, None for none.  0: a free one.  processes: that share them.
     keys: file of API keys; None: everybody may come in.  origins: of web pages elsewhere whose
     browsers may, beside the gateway's own page; "*" for any.
     max_sessions: live streams of this process at a time.  max_files: transcribed at a time.
@@ -32,6 +32,7 @@ class GatewaySettings:
     host: str = "127.0.0.1"
     port: int = 8080
     riva_port: int | None = 50051
+    processes: int = 1
     keys: Path | None = None
     origins: tuple[str, ...] = ()
     max_sessions: int = 512

@@ -16,23 +16,29 @@ from .errors import TooLarge, close_code, invalid
 from .settings import GatewaySettings
 
 SLOW_READER = 1013
+LOOK_S = 1.0  # whether a client is still there
 CANCEL_S = 0.1  # before a task that goes on is cancelled again
 MAX_PARTS = 5000  # of a JSON message, counted by its commas and brackets: to read more takes long
 
 
 class Inbox:
-    """What a client sends, within the limits of a session."""
+    """What a client sends, within the limits of a session.
+
+    Whoever sends more than is taken is not idle, but may be gone behind all that: see `watch`.
+    """
 
     def __init__(self, websocket: WebSocket, settings: GatewaySettings):
         self._websocket = websocket
         self._idle_timeout_s = settings.idle_timeout_s
         self._max_bytes = settings.max_message_bytes
-        self._last_s = time.monotonic()
+        self._is_gone = websocket.state.connection.is_gone
+        self._since_s: float | None = None  # the session waits for a message; None: it is busy
 
     async def next(self) -> str | bytes:
         """The next message.  Raises WebSocketDisconnect, TooLarge."""
+        self._since_s = time.monotonic()
         message = await self._websocket.receive()
-        self._last_s = time.monotonic()
+        self._since_s = None
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
         data = message.get("bytes")
@@ -57,14 +63,21 @@ class Inbox:
         return message
 
     async def watch(self) -> None:
-        """Never returns.  Raises StreamNotFound once nothing came for idle_timeout_s."""
+        """Never returns.
+
+        Raises StreamNotFound once nothing came for idle_timeout_s, WebSocketDisconnect.
+        """
         while True:
-            left_s = self._last_s + self._idle_timeout_s - time.monotonic()
+            left_s = LOOK_S
+            if self._since_s is not None:
+                left_s = self._since_s + self._idle_timeout_s - time.monotonic()
+            elif self._is_gone():
+                raise WebSocketDisconnect(1006)
             if left_s <= 0:
                 raise StreamNotFound(
                     f"NOT_FOUND: nothing was sent for longer than {self._idle_timeout_s:g} s"
                 )
-            await asyncio.sleep(left_s)
+            await asyncio.sleep(min(left_s, LOOK_S))
 
 
 class Outbox:

@@ -9,6 +9,7 @@ from starlette.websockets import WebSocket
 from asr_client.errors import ClientError
 from asr_client.results import Result
 
+from .access import Caller
 from .errors import error_response, invalid, message_of
 from .gateway import Gateway, LiveSession
 from .options import LIVE, read_options
@@ -43,16 +44,23 @@ async def stream(websocket: WebSocket) -> None:
     inbox = Inbox(websocket, gateway.settings)
     out = Outbox(websocket, gateway.settings.slow_reader_s)
     async with telling_errors(out, _as_message):
-        options = dict(websocket.query_params) or json_object(await inbox.first())
-        decoder = None
-        if options.get("encoding") == OPUS:
-            wanted = read_options({"channels": options.get("channels", 1)}, LIVE)
-            decoder = OpusPackets(wanted["channels"])
-            options |= {"encoding": "pcm16", "sample_rate": decoder.sample_rate}
-        async with gateway.live(DOOR, caller, **options) as session:
-            await out.send({"type": "ready", "session": session.id, "server": gateway.offer})
-            await together(_tell(out, session), _hear(inbox, session, decoder), inbox.watch())
+        with gateway.places.session(DOOR, caller):
+            await _converse(gateway, caller, inbox, out, dict(websocket.query_params))
         await out.close(1000)
+
+
+async def _converse(
+    gateway: Gateway, caller: Caller, inbox: Inbox, out: Outbox, query: dict[str, str]
+) -> None:
+    options = query or json_object(await inbox.first())
+    decoder = None
+    if options.get("encoding") == OPUS:
+        wanted = read_options({"channels": options.get("channels", 1)}, LIVE)
+        decoder = OpusPackets(wanted["channels"])
+        options |= {"encoding": "pcm16", "sample_rate": decoder.sample_rate}
+    async with gateway.live(DOOR, caller, **options) as session:
+        await out.send({"type": "ready", "session": session.id, "server": gateway.offer})
+        await together(_tell(out, session), _hear(inbox, session, decoder), inbox.watch())
 
 
 async def _hear(inbox: Inbox, session: LiveSession, decoder: OpusPackets | None) -> None:
