@@ -38,17 +38,23 @@ class Companion:
         if self._process is not None and (status := self._process.poll()) is not None:
             if now - self._started_s > STABLE_AFTER_S:
                 self._wait_s = RESTART_S
-            self._say(f"the gateway ended (exit status {status}); again in {self._wait_s:g} s")
-            self._process, self._start_at_s = None, now + self._wait_s
-            self._wait_s = min(2 * self._wait_s, LONGEST_RESTART_S)
+            self._retry(now, f"the gateway ended (exit status {status})")
         if self._process is None and now >= self._start_at_s:
             self._started_s = now
-            self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the supervisor, which then stops it
-                preexec_fn=_end_with(os.getpid()),
-            )
+            try:
+                self._process = subprocess.Popen(
+                    self._command,
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,  # Ctrl-C is for the supervisor, which then stops it
+                    preexec_fn=_end_with(os.getpid()),
+                )
+            except (OSError, subprocess.SubprocessError) as error:  # no memory, no processes
+                self._retry(now, f"the gateway cannot be started: {error}")
+
+    def _retry(self, now: float, why: str) -> None:
+        self._say(f"{why}; again in {self._wait_s:g} s")
+        self._process, self._start_at_s = None, now + self._wait_s
+        self._wait_s = min(2 * self._wait_s, LONGEST_RESTART_S)
 
     def tell_to_stop(self) -> None:
         """Its sessions may end; told again, they end at once."""
