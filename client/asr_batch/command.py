@@ -177,13 +177,13 @@ def run(manifest: Manifest, path: Path, settings: WorkerSettings, runner: Callab
     common = {"checkpoint": Path(settings.checkpoint).name, "dtype": settings.dtype}
     common |= {"options": settings.options, "words": settings.words}
     with Output(path, common) as output:
-        scan = manifest.scan()
+        ids = manifest.scan()
         done = np.fromiter((hash(row_id) for row_id in output.done()), np.int64)
-        todo = ~np.isin(scan.ids, done)
+        todo = ~np.isin(ids, done)
         report = Report(len(todo), len(todo) - int(todo.sum()))
         if todo.any():
             with runner() as source, report, stoppable():
-                for index, record in source.run(manifest.rows(scan, todo), int(todo.sum())):
+                for index, record in source.run(manifest.rows(ids, todo), int(todo.sum())):
                     if todo[index]:  # Ray may have done a block twice
                         todo[index] = False
                         output.write(record)

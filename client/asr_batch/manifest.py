@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from array import array
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -23,13 +22,13 @@ from nemotron_asr.options import AUTO, FILE, option_table
 from .errors import BatchError
 
 AUDIO = ("audio", "audio_filepath")  # the second is NeMo's name
-_NOT_USED = ("text",)  # references, in the manifests of training sets
+_NOT_USED = ("duration", "text")  # of NeMo's manifests; how long a file is, it tells itself
 OPTIONS = tuple(
     name
     for name, option in option_table((AUTO,), LOOKAHEAD_BY_LATENCY_MS).items()
     if FILE in option.of
 )
-FIELDS = (*AUDIO, "id", "duration", *OPTIONS, *_NOT_USED)
+FIELDS = (*AUDIO, "id", *OPTIONS, *_NOT_USED)
 
 
 @dataclass(frozen=True)
@@ -43,14 +42,6 @@ class Row:
     options: dict[str, object]  # those of its own, not read yet
 
 
-@dataclass(frozen=True)
-class Scan:
-    """What a first reading found.  ids: (n,) int64 hashes, valid in this process alone."""
-
-    ids: np.ndarray
-    seconds: float | None  # of all recordings, where every row has its `duration`
-
-
 class Manifest:
     """A manifest.  path: a path or URL.  ignored: fields of its rows to pass over.
 
@@ -62,46 +53,47 @@ class Manifest:
         self._ignored = {*ignored, *_NOT_USED}
         self._folder = path.rpartition("/")[0] if is_url(path) else str(Path(path).parent.resolve())
 
-    def scan(self) -> Scan:
-        """Check every row.  Raises BatchError also for an id that two rows have."""
-        ids, seconds, missing = array("q"), 0.0, False
-        for _, row, duration_s in self._rows():
+    def scan(self) -> np.ndarray:
+        """Check every row.  Returns their ids as (n,) int64 hashes, valid in this process alone.
+
+        Raises BatchError also for an id that two rows have.
+        """
+        ids = array("q")
+        for _, row in self._rows():
             ids.append(hash(row.id))
-            missing |= duration_s is None
-            seconds += duration_s or 0.0
         ids = np.frombuffer(ids, np.int64) if ids else np.zeros(0, np.int64)
         in_order = np.sort(ids)
         twice = in_order[1:][in_order[1:] == in_order[:-1]]
         if len(twice):
             self._refuse_twice(set(twice.tolist()))
-        return Scan(ids, None if missing else seconds)
+        return ids
 
-    def rows(self, scan: Scan, wanted: np.ndarray) -> Iterator[Row]:
-        """Rows where `wanted`, (n,) bool, is true at the time they are read."""
-        for number, row, _ in self._rows():
-            if row.index >= len(scan.ids) or hash(row.id) != scan.ids[row.index]:
+    def rows(self, ids: np.ndarray, wanted: np.ndarray) -> Iterator[Row]:
+        """Rows where `wanted`, (n,) bool, is true at the time they are read.  ids: of the scan."""
+        for number, row in self._rows():
+            if row.index >= len(ids) or hash(row.id) != ids[row.index]:
                 raise BatchError(f"{self.path} line {number}: the manifest changed meanwhile")
             if wanted[row.index]:
                 yield row
 
     def _refuse_twice(self, suspects: set[int]) -> None:
         first: dict[str, int] = {}
-        for number, row, _ in self._rows():
+        for number, row in self._rows():
             if hash(row.id) in suspects and first.setdefault(row.id, number) != number:
                 raise BatchError(
                     f"{self.path} line {number}: id {row.id!r} is that of line {first[row.id]} too;"
                     " valid: one row for each id (by default the audio as it is written)"
                 )
 
-    def _rows(self) -> Iterator[tuple[int, Row, float | None]]:
-        """(number of the line from 1, row, seconds)"""
+    def _rows(self) -> Iterator[tuple[int, Row]]:
+        """(number of the line from 1, row)"""
         for index, (number, fields) in enumerate(self._fields()):
             try:
-                yield number, *self._row(index, fields)
+                yield number, self._row(index, fields)
             except ValueError as error:
                 raise BatchError(f"{self.path} line {number}: {error}") from error
 
-    def _row(self, index: int, fields: dict) -> tuple[Row, float | None]:
+    def _row(self, index: int, fields: dict) -> Row:
         """Raises ValueError naming the field."""
         fields = {k: v for k, v in fields.items() if v is not None and k not in self._ignored}
         for name in fields:
@@ -116,8 +108,7 @@ class Manifest:
             raise ValueError(f"id {row_id!r}; valid: a text that is not empty, or a whole number")
         f"{row_id}{audio[0]}".encode()  # what JSON can escape but no file can hold is refused
         options = {name: fields[name] for name in OPTIONS if name in fields}
-        row = Row(index, str(row_id), audio[0], self._location(audio[0]), options)
-        return row, _seconds(fields.get("duration"))
+        return Row(index, str(row_id), audio[0], self._location(audio[0]), options)
 
     def _location(self, audio: str) -> str:
         if is_url(audio) or audio.startswith("/"):
@@ -171,16 +162,3 @@ class Manifest:
 
 def is_url(path: str) -> bool:
     return "://" in path
-
-
-def _seconds(value: object) -> float | None:
-    """A `duration`.  Raises ValueError for what is none."""
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except (TypeError, ValueError):
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise ValueError(f"duration {value!r}; valid: seconds, 0 or more")
-    return seconds

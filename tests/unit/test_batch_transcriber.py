@@ -43,10 +43,8 @@ def records_of(transcriber, folder, rows) -> dict[str, dict]:
     path = folder / "manifest.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     manifest = Manifest(str(path))
-    scan = manifest.scan()
-    found = [
-        one for some in transcriber.run(manifest.rows(scan, scan.ids == scan.ids)) for one in some
-    ]
+    ids = manifest.scan()
+    found = [one for some in transcriber.run(manifest.rows(ids, ids == ids)) for one in some]
     assert sorted(index for index, _ in found) == list(range(len(rows)))
     return {record["id"]: record for _, record in found}
 

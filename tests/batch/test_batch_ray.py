@@ -1,0 +1,96 @@
+"""`asr batch --ray`: on a cluster of two workers, one of which is killed midway."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import psutil
+import pytest
+
+from batch.conftest import TIMEOUT_S, records_of
+
+STARTS = 6  # Ray gives its agent 15 s to start, which a busy machine needs more than once
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """The address of a cluster below this process."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_raylet_start_wait_time_s"] = "40"  # noqa: SIM112
+    import ray
+
+    memory = {"object_store_memory": 100_000_000}
+    for attempt in range(STARTS):
+        try:
+            ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, **memory)
+            break
+        except Exception:
+            ray.shutdown()
+            if attempt == STARTS - 1:
+                raise
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
+
+
+def actors() -> list[psutil.Process]:
+    """Processes of `RayWorker`; Ray names them so."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "RayWorker" in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.mark.timeout(900)
+def test_an_actor_killed_midway(clips, start, cluster, tmp_path):
+    output = tmp_path / "o.jsonl"
+    manifest = clips.manifest("ray.jsonl", "none.wav")
+    run = start(
+        manifest, "-o", output, f"--ray={cluster}", "--workers", "2", "--window-s", "6",
+        "--readers", "1",
+    )  # fmt: skip
+    run.wait_for_records(output, 1)
+    found = actors()
+    assert len(found) == 2
+    models = found[0].children()
+    found[0].kill()
+    assert len(records_of(output)) < len(clips.texts)
+    code, said = run.finish()
+    assert code == 0, said
+    records = records_of(output)
+    assert sorted(one["id"] for one in records) == sorted([*clips.texts, "none.wav"])
+    assert {one["id"]: one["text"] for one in records} == {**clips.texts, "none.wav": None}
+    assert models, "the actor had a process with the model"
+    assert not psutil.wait_procs(models, timeout=60)[1], "which ends with the actor"
+    assert "1 failed" in said
+
+    with output.open("ab") as file:
+        file.truncate(output.stat().st_size - 10)
+    code, said = start(manifest, "-o", output, f"--ray={cluster}", "--workers", "1").finish()
+    assert code == 0, said
+    assert "\n1 files in " in said
+    assert len(records_of(output)) == len(records)
+
+
+@pytest.mark.timeout(600)
+def test_settings_that_no_actor_can_have(clips, start, cluster, tmp_path):
+    arguments = ("-o", tmp_path / "o.jsonl", f"--ray={cluster}", "--workers", "1")
+    code, said = start(clips.manifest("ray.jsonl"), *arguments, "--language", "xx-XX").finish()
+    assert code == 1
+    assert "Ray gave up: " in said
+    assert "language 'xx-XX' is not supported; valid: " in said
+
+
+def test_no_cluster(clips, start, tmp_path):
+    manifest = clips.folder / "one.jsonl"
+    manifest.write_text(json.dumps({"audio": next(iter(clips.texts))}) + "\n")
+    began = time.monotonic()
+    code, said = start(manifest, "-o", tmp_path / "o.jsonl", "--ray=127.0.0.1:1").finish()
+    assert code == 1
+    assert "cannot connect to Ray at '127.0.0.1:1'" in said
+    assert time.monotonic() - began < TIMEOUT_S
