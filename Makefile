@@ -50,7 +50,7 @@ image-gpu:
 	$(BUILD) --build-arg BASE=$(GPU_BASE) --tag nemotron-asr-triton:gpu .
 
 # Builds the image on a Debian of its own and runs it, without an engine. As root, with buildah,
-# debootstrap and iproute2; 10 minutes, 8 GB in build/image while it lasts.
+# debootstrap and iproute2; 10 minutes on two cores, 6 GB in build/image while it lasts.
 test-image: setup
 	$(BIN)/python -m pytest -m image tests/image
 

@@ -11,6 +11,7 @@ same system gives the same bytes.
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -43,6 +44,12 @@ def python_components() -> list[dict]:
     ]
 
 
+def triton_components() -> list[dict]:
+    """NVIDIA's image says so of its server, which is in no package."""
+    number = os.environ.get("TRITON_SERVER_VERSION")
+    return [_component("server", number, "github/triton-inference-server")] if number else []
+
+
 def _component(name: str, number: str, kind: str, qualifiers: str = "") -> dict:
     written = name.lower().replace("_", "-") if kind == "pypi" else name
     purl = f"pkg:{kind}/{quote(written, safe='')}@{quote(number, safe='')}{qualifiers}"
@@ -62,7 +69,8 @@ def _licenses(package: Distribution) -> dict:
 
 def bill(name: str) -> dict:
     whole = {"type": "container", "name": name, "version": version(name)}
-    components = {c["bom-ref"]: c for c in [*debian_components(), *python_components()]}
+    parts = [*debian_components(), *python_components(), *triton_components()]
+    components = {c["bom-ref"]: c for c in parts}
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",

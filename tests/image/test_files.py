@@ -135,10 +135,12 @@ def test_both_ways_to_a_gpu_have_one_base():
 
 
 @pytest.mark.skipif(not shutil.which("dpkg-query"), reason="lists Debian's packages")
-def test_a_bill_of_materials_follows_its_schema():
+def test_a_bill_of_materials_follows_its_schema(monkeypatch):
+    monkeypatch.setenv("TRITON_SERVER_VERSION", "2.72.0")  # as NVIDIA's image does
     command = [sys.executable, ROOT / "scripts" / "sbom.py", "nemotron-asr-triton"]
     first, second = (subprocess.run(command, check=True, capture_output=True) for _ in range(2))
     assert first.stdout == second.stdout
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(first.stdout.decode()) is None
     assert "pkg:pypi/torch@" in first.stdout.decode()
+    assert "pkg:github/triton-inference-server/server@2.72.0" in first.stdout.decode()
     assert "pkg:deb/" in first.stdout.decode()
