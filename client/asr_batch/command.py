@@ -181,14 +181,16 @@ def run(manifest: Manifest, path: Path, settings: WorkerSettings, runner: Callab
         done = np.fromiter((hash(row_id) for row_id in output.done()), np.int64)
         todo = ~np.isin(ids, done)
         report = Report(len(todo), len(todo) - int(todo.sum()))
-        if todo.any():
-            with runner() as source, report, stoppable():
-                for index, record in source.run(manifest.rows(ids, todo), int(todo.sum())):
-                    if todo[index]:  # Ray may have done a block twice
-                        todo[index] = False
-                        output.write(record)
-                        report.add(record)
-        click.echo(report.summary(), err=True)
+        try:
+            if todo.any():
+                with runner() as source, report, stoppable():
+                    for index, record in source.run(manifest.rows(ids, todo), int(todo.sum())):
+                        if todo[index]:  # Ray may have done a block twice
+                            todo[index] = False
+                            output.write(record)
+                            report.add(record)
+        finally:
+            click.echo(report.summary(), err=True)
     if todo.any():
         raise BatchError(
             f"{int(todo.sum())} rows have no record; the same command tries them again"

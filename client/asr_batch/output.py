@@ -82,6 +82,7 @@ class Parts:
         self._pending = Lines(path / "_pending.jsonl")
         self._num_pending = 0
         self._part_rows = part_rows
+        self._sealing = False  # also where that was interrupted
 
     def done(self) -> Iterator[str]:
         """The ids of all records.  To be exhausted before the first `write`."""
@@ -109,6 +110,8 @@ class Parts:
 
     def close(self) -> None:
         self._pending.close()
+        if self._sealing:
+            return  # the next run sees whether the part is there
         if self._num_pending:
             self._seal()
         if self._pending.path.exists() and not self._pending.path.stat().st_size:
@@ -119,6 +122,7 @@ class Parts:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        self._sealing = True
         self._pending.close()
         table = pa.Table.from_pylist(list(self._pending.records()), schema=schema())
         parts = self._parts()
@@ -131,6 +135,7 @@ class Parts:
         new.rename(self.path / f"part-{number:06}.parquet")
         self._pending.clear()
         self._num_pending = 0
+        self._sealing = False
 
     def _parts(self) -> list[Path]:
         return sorted(self.path.glob("part-*.parquet"))

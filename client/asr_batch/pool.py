@@ -43,7 +43,7 @@ class Pool:
 
     def __exit__(self, *_exc) -> None:
         for worker in self._workers:
-            worker.process.terminate()
+            worker.process.kill()
         for worker in self._workers:
             worker.stop()
 

@@ -24,7 +24,8 @@ READY, FAILED, STARTED, RECORDS = "ready", "failed", "started", "records"
 
 def work(connection: Connection, settings: WorkerSettings, number: int) -> None:
     """The body of worker `number`, from 0."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal
+    for number_of_signal in (signal.SIGINT, signal.SIGTERM):  # both may reach a whole group
+        signal.signal(number_of_signal, signal.SIG_IGN)
     pipe = _Pipe(connection)
     try:
         from .transcriber import Transcriber  # torch, which the process that starts this one lacks
@@ -55,8 +56,11 @@ class _Pipe:
         threading.Thread(target=self._receive, name="asr-batch-rows", daemon=True).start()
 
     def send(self, kind: str, content: object) -> None:
-        with self._sending:
-            self._connection.send((kind, content))
+        try:
+            with self._sending:
+                self._connection.send((kind, content))
+        except OSError:
+            os._exit(1)  # nobody is left who would take a record
 
     def rows(self) -> Iterator[Row]:
         while True:
@@ -71,4 +75,4 @@ class _Pipe:
                 for row in self._connection.recv():
                     self._rows.put(row)
         except (EOFError, OSError):
-            os._exit(1)  # nobody is left who would take a record
+            os._exit(1)

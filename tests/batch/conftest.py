@@ -70,8 +70,9 @@ class Run:
         command = [sys.executable, "-m", "asr_client.cli", "batch", *map(str, arguments)]
         env = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
         self.process = subprocess.Popen(
-            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            start_new_session=True,
+        )  # fmt: skip
 
     def finish(self) -> tuple[int, str]:
         """The exit code and what it said."""

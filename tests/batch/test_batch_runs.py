@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 
 import psutil
@@ -65,15 +66,18 @@ def test_killed_midway_and_resumed(clips, start, tmp_path, name):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_stopped_and_resumed(clips, start, tmp_path, number, code):
+    """By a signal to every process, as a terminal and init systems send it."""
     arguments = (clips.manifest("all.jsonl"), "-o", tmp_path / "o.jsonl", *SLOWLY)
     run = start(*arguments)
     run.wait_for_records(tmp_path / "o.jsonl", 2)
     workers = run.children()
-    run.process.send_signal(number)
+    os.killpg(run.process.pid, number)
     ended, said = run.finish()
     assert ended == code
     assert said.endswith("stopped; the same command goes on from here\n")
     assert "Traceback" not in said
+    assert "times real time" in said
+    assert "died" not in said
     assert not psutil.wait_procs(workers, timeout=60)[1]
     done = len(records_of(tmp_path / "o.jsonl"))
     assert done < len(clips.texts)

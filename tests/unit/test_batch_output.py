@@ -90,6 +90,23 @@ def test_parts_killed_at_any_step_have_every_record_once(tmp_path_factory, data)
     assert not (path / "_pending.jsonl").exists()
 
 
+def test_a_stop_while_a_part_is_made(tmp_path, monkeypatch):
+    """Between the part, which is there, and its pending lines, which are not gone yet."""
+    store = Parts(tmp_path, part_rows=2)
+    store.write(record("a"))
+
+    def stop(_lines):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Lines, "clear", stop)
+        with pytest.raises(KeyboardInterrupt):
+            store.write(record("b"))
+        store.close()
+    write_all(Parts(tmp_path), "abc")
+    assert pq.read_table(tmp_path)["id"].to_pylist() == ["a", "b", "c"]
+
+
 def test_parquet_holds_what_the_lines_hold(tmp_path):
     word = {"text": "Hallo", "start_ms": 80, "end_ms": 400, "confidence": 0.5}
     segment = {"segment": 0, "text": "Hallo", "words": [word], "start_ms": 80, "end_ms": 400}
