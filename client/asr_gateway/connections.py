@@ -10,6 +10,7 @@ from collections.abc import Callable
 import h11
 import uvloop
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from .pacer import Pacer
@@ -100,6 +101,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def __init__(self, app_state: dict, **kwargs):
         super().__init__(app_state={**app_state, "connection": self}, **kwargs)
         self._empty_frames = 0
+        self._has_failed = False
 
     def is_gone(self) -> bool:
         """Whether the client closed: also behind data that nobody has taken yet."""
@@ -124,14 +126,39 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def send_receive_event_to_app(self) -> None:
         if not self.close_sent:
             self._empty_frames = 0
-        super().send_receive_event_to_app()
+        if self.curr_msg_data_type == "text" and not _is_text(b"".join(self.frames)):
+            self._fail(1007, "no UTF-8")  # uvicorn would log the message, and fail where it closes
+        else:
+            super().send_receive_event_to_app()
+
+    def handle_parser_exception(self) -> None:
+        self._has_failed = True
+        super().handle_parser_exception()
+
+    async def send(self, message) -> None:
+        if self._has_failed:  # here, not by the application, which uvicorn would call wrong
+            raise ClientDisconnected
+        await super().send(message)
 
     def _may_go_on(self) -> bool:
         self._empty_frames += 1
-        if self._empty_frames == MAX_EMPTY_FRAMES and not self.close_sent:
-            self.conn.fail(1008, "too many frames without a message")
-            self.handle_parser_exception()
+        if self._empty_frames == MAX_EMPTY_FRAMES:
+            self._fail(1008, "too many frames without a message")
         return self._empty_frames < MAX_EMPTY_FRAMES
+
+    def _fail(self, code: int, reason: str) -> None:
+        self.frames = []
+        if not self.close_sent:
+            self.conn.fail(code, reason)
+            self.handle_parser_exception()
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 class Loop(uvloop.Loop):
