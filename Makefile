@@ -10,7 +10,7 @@ DEVICE ?= auto
 DTYPE ?= float32
 PORT ?= 8000
 
-.PHONY: setup demo test test-image lint serve image image-gpu clean
+.PHONY: setup demo test test-rolling test-image lint serve image image-gpu clean
 
 setup: $(VENV)/.installed
 
@@ -26,6 +26,10 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# Two servers behind HAProxy are restarted in turn while streams speak: about half an hour on two cores.
+test-rolling: setup
+	ASR_ROLLING_RESTARTS=50 $(BIN)/python -m pytest -s tests/server/replicas -k rolling
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
