@@ -11,7 +11,7 @@ import pytest
 from asr_server import TritonServer
 from conftest import ROOT
 from server.conftest import settings_for
-from server.gateway.conftest import start_gateway, stop
+from server.gateway.conftest import free_port, start_gateway, stop
 
 pytestmark = pytest.mark.server
 KINDS = ["LiveUser", "AbandoningUser", "OfflineUser", "WebSocketUser", "RivaUser", "OpenAiUser"]
@@ -32,11 +32,14 @@ def addresses(demo_checkpoint):
         stop(gateway)
 
 
+FILES = ",".join(str(ROOT / "tests" / "load" / name) for name in ("locustfile.py", "doors.py"))
+COMMAND = [sys.executable, "-m", "locust", "-f", FILES]
+
+
 def locust(addresses, tmp_path, *arguments: str) -> subprocess.CompletedProcess:
-    files = ",".join(str(ROOT / "tests" / "load" / f) for f in ("locustfile.py", "doors.py"))
     command = [
-        sys.executable, "-m", "locust", "-f", files, "--headless", "--only-summary",
-        "--audio-dir", str(ROOT / "samples"), *addresses, *arguments,
+        *COMMAND, "--headless", "--only-summary", "--audio-dir", str(ROOT / "samples"), *addresses,
+        *arguments,
     ]  # fmt: skip
     return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
 
@@ -70,3 +73,25 @@ def test_a_growing_load_says_what_is_carried(addresses, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "carried 2 users" in done.stderr
+
+
+def test_load_from_several_machines(addresses, tmp_path):
+    """A master that judges, and a worker that speaks."""
+    port = free_port()
+    worker = subprocess.Popen(
+        [*COMMAND, "--worker", "--master-port", str(port), *KINDS],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    try:
+        here = ["--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", str(port)]
+        load = ["--expect-workers", "1", "--users", "6", "--spawn-rate", "6", "--run-time", "20s"]
+        done = locust(addresses, tmp_path, *here, *load, "--max-chunk-p95-ms", "20000", *KINDS)
+        said = done.stdout + done.stderr
+        assert done.returncode == 0, said
+        assert "passed" in done.stderr
+        for name in ("live chunk", "websocket chunk", "riva chunk"):
+            assert re.search(rf"{name} +\d+ +0\(0\.00%\)", said), said
+        assert worker.wait(60) == 0, worker.stderr.read()
+    finally:
+        worker.kill()
+        worker.communicate()
