@@ -10,7 +10,7 @@ DEVICE ?= auto
 DTYPE ?= float32
 PORT ?= 8000
 
-.PHONY: setup demo test test-rolling test-image lint serve image image-gpu clean
+.PHONY: setup demo test test-rolling test-image lint audit serve image image-gpu clean
 
 setup: $(VENV)/.installed
 
@@ -33,6 +33,11 @@ test-rolling: setup
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+# Known vulnerabilities of what is installed, by PyPI's records; what these do not have is listed.
+audit: setup
+	$(BIN)/pip install --quiet pip-audit
+	$(BIN)/pip-audit --skip-editable
 
 # gRPC and metrics listen on the two ports behind PORT.
 serve: setup
