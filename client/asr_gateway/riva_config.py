@@ -14,7 +14,7 @@ from .options import LIVE, read_options
 
 ENDPOINT_MS = 800  # silence that ends an utterance of a live stream, as Riva's own default
 USUAL_BOOST = 4.0  # what NVIDIA's clients send where nobody chose one: our boost of 1
-MOST_BOOST = 20.0  # 20 to 100, which NVIDIA advises for its beam search, are our 5: see the README
+MOST_BOOST = 20.0  # 20 to 100, which NVIDIA advises for its beam search, are our 5
 _ANY_LANGUAGE = ("", AUTO, "multi")
 _FIELDS = {  # options that are no custom ones, as Riva has fields for them
     "encoding": "encoding",

@@ -134,9 +134,9 @@ def test_options_of_the_other_kind_are_refused(of, name, value, message):
     assert message in refused(of, **{name: value})
 
 
-def test_the_readme_explains_every_option_for_whom_it_is():
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    rows = dict(re.findall(r"^\| `(\w+)` \| ((?:x|any packet)? ?\| ?x?) ?\| \S", readme, re.M))
+def test_the_guide_explains_every_option_for_whom_it_is():
+    guide = (Path(__file__).parents[2] / "docs" / "clients.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| ((?:x|any packet)? ?\| ?x?) ?\| \S", guide, re.M))
     has = {"x | x": (LIVE, FILE), "x |": (LIVE,), "| x": (FILE,), "any packet |": (PACKET,)}
     assert {name: has[who.strip()] for name, who in rows.items()} == {
         option.name: option.of for option in option_table((), ()).values()
