@@ -45,7 +45,6 @@ _HANDSHAKE_MS = 10_000  # TLS and HTTP/2's settings
 _CONNECTION_IDLE_MS = 120_000  # without a call; clients connect again by themselves
 _WINDOW_BYTES = 256 * 1024  # of a call that arrive before somebody reads, so before a key is known
 _SMALL_S = 10.0  # for a message that is a name or so
-_CHECKS = 2  # health checks, which have no key, whose messages are read at a time
 
 
 class RivaServer:
@@ -53,7 +52,7 @@ class RivaServer:
 
     def __init__(self, gateway: Gateway):
         self._gateway = gateway
-        self._num_checks = 0
+        self._reads_check = False
         settings = gateway.settings
         self._server = grpc.aio.server(
             options=[
@@ -211,14 +210,17 @@ class RivaServer:
             return HealthCheckResponse(status=status)
 
     async def _asked(self, context: grpc.aio.ServicerContext) -> str:
-        """The service that a check asks for; "", all of it, where many others are being read."""
-        if self._num_checks >= _CHECKS:
+        """The service that a check asks for; "", all of it, while another is read.
+
+        Checks have no key, and their messages may be as large as any.
+        """
+        if self._reads_check:
             return ""
-        self._num_checks += 1
+        self._reads_check = True
         try:
             return (await receive(HealthCheckRequest, context, _SMALL_S)).service
         finally:
-            self._num_checks -= 1
+            self._reads_check = False
 
     # What they share
 
