@@ -80,7 +80,7 @@ def test_who_is_gone_behind_audio_that_waits_is_noticed(pressed):
 
 
 def test_what_waits_is_bounded_at_any_rate(pressed):
-    """Of 8 channels at 48 kHz a minute is 46 MB."""
+    """A second of 8 channels is 256 kB; 160 MiB are sent."""
     before = most_memory(pressed)
     with speaking(pressed, bytes(4 * MIB), 40, "&sample_rate=16000&channels=8") as (_, sent):
         assert not sent.wait(10)
