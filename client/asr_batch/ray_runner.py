@@ -121,6 +121,9 @@ def _tables(rows: Iterable[Row], block_rows: int) -> Iterator[pa.Table]:
 
 
 def _reason(error: BaseException) -> str:
-    """The last line of the innermost error: before it come the tracebacks of other machines."""
+    """What an actor's pool said, else Ray's last line: around them are tracebacks and advice."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = [line for line in lines if f"{BatchError.__name__}: " in line]
+    if said:
+        return said[-1].partition(f"{BatchError.__name__}: ")[2]
     return lines[-1] if lines else type(error).__name__

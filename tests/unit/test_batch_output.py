@@ -96,11 +96,11 @@ def test_a_stop_while_a_part_is_made(tmp_path, monkeypatch):
     store.write(record("a"))
 
     def stop(_lines):
-        raise KeyboardInterrupt
+        raise InterruptedError
 
     with monkeypatch.context() as patched:
         patched.setattr(Lines, "clear", stop)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(InterruptedError):
             store.write(record("b"))
         store.close()
     write_all(Parts(tmp_path), "abc")
