@@ -31,8 +31,8 @@ def decode_audio(data: bytes, max_s: float = DEFAULT_MAX_S, channel: int | str =
     channel: "mix" for the mean of all, or the number of one, from 0.
     Returns (n,) float32, in [-1, 1] for integer formats.
     Raises AsrError INVALID_ARGUMENT with the decoder's reason, also for a file that ends before its
-    header says, one longer than max_s seconds, one without that channel, and samples that are no
-    finite numbers.
+    header says (but a WAV is taken as far as it goes: recorders often leave its length unset), one
+    longer than max_s seconds, one without that channel, and samples that are no finite numbers.
     """
     parts = list(file_blocks(data, max_s, channel))
     return np.concatenate(parts) if parts else np.zeros(0, np.float32)
