@@ -15,9 +15,9 @@ PORT ?= 8000
 setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml
-	@echo "installing into $(VENV): 1.5 GB, a few minutes"
+	@echo "installing into $(VENV): 3 GB with PyTorch for CPUs, more with CUDA; a few minutes"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet "torch==$(TORCH)"
+	$(BIN)/pip install --quiet $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) "torch==$(TORCH)"
 	$(BIN)/pip install --quiet --editable ".[dev]"
 	touch $@
 

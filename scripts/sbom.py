@@ -15,8 +15,10 @@ import os
 import platform
 import subprocess
 import sys
-from importlib.metadata import Distribution, distributions, version
+from importlib.metadata import Distribution, PackageNotFoundError, distributions, version
 from urllib.parse import quote
+
+IN_WHEEL = {"0.5.12": "2.50.0"}  # nvidia-pytriton's versions, and the servers that they carry
 
 
 def debian_components() -> list[dict]:
@@ -45,9 +47,18 @@ def python_components() -> list[dict]:
 
 
 def triton_components() -> list[dict]:
-    """NVIDIA's image says so of its server, which is in no package."""
+    """NVIDIA's image says so of its server, which is in no package; a wheel carries it unsaid."""
     number = os.environ.get("TRITON_SERVER_VERSION")
+    if number is None and (wheel := _installed("nvidia-pytriton")):
+        number = IN_WHEEL[wheel]
     return [_component("server", number, "github/triton-inference-server")] if number else []
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _component(name: str, number: str, kind: str, qualifiers: str = "") -> dict:

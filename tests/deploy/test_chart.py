@@ -153,8 +153,10 @@ def test_volumes_are_mounted_and_there(objects):
     assert volumes == [one["name"] for one in container(objects)["volumeMounts"]]
 
 
-def test_the_autoscaler_alone_says_how_many():
-    assert "replicas" not in only(render(*SCALED), "Deployment")["spec"]
+def test_the_autoscaler_begins_with_its_least():
+    """In a cluster an upgrade keeps what runs: without a number it would be one."""
+    scaled = only(render(*SCALED, "--set", "autoscaler.minReplicas=3"), "Deployment")
+    assert scaled["spec"]["replicas"] == 3
     assert only(render(), "Deployment")["spec"]["replicas"] == 2
     target = only(render(*SCALED), "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
     deployment = only(render(*SCALED), "Deployment")
@@ -207,6 +209,13 @@ def test_triton_stays_on_loopback_unless_asked_for():
     nobody = render("--set", "triton.enabled=true")
     rules = only(nobody, "NetworkPolicy")["spec"]["ingress"]
     assert not any(port["port"] == "triton" for rule in rules for port in rule["ports"])
+
+
+def test_only_those_named_come_in_at_the_gateway():
+    policy = only(render("--set-json", 'networkPolicy.from=[{"podSelector":{}}]'), "NetworkPolicy")
+    rules = policy["spec"]["ingress"]
+    at_gateway = [r for r in rules if {"http", "riva"} & {port["port"] for port in r["ports"]}]
+    assert [rule["from"] for rule in at_gateway] == [[{"podSelector": {}}]]
 
 
 def test_kubernetes_waits_longer_than_the_server_does(objects, monkeypatch, tmp_path):

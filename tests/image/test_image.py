@@ -121,7 +121,7 @@ def test_the_bill_of_materials_is_valid_and_whole(root):
     parts = {
         (c["purl"].split("/")[0], c["name"].lower()) for c in json.loads(written)["components"]
     }
-    for name in ("torch", "nvidia-pytriton", "nemotron-asr-triton"):
+    for name in ("torch", "nvidia-pytriton", "server", "nemotron-asr-triton"):
         assert ("pkg:pypi", name) in parts
     packages = subprocess.run(
         ["dpkg-query", f"--admindir={root}/var/lib/dpkg", "--show", "--showformat=${Package}\n"],

@@ -80,9 +80,10 @@ def test_curl(here, served, line):
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
 @pytest.mark.browser
-def test_javascript_of_the_guide(here, gateway, served):
-    """In a browser: the functions that it gives, with a recording."""
+def test_javascript(here, gateway, served):
+    """In a browser: the guide's functions with a recording, and the WebSocket's example begins."""
     transcribe, live = blocks(ROOT / "docs/clients.md", "js")
+    (microphone,) = blocks(ROOT / "docs/websocket.md", "js")
     path = ROOT / "samples" / "pico_us.flac"
     pcm = soundfile.read(path, dtype="int16")[0]
     audio = soundfile.read(path, dtype="float32")[0]
@@ -104,7 +105,18 @@ def test_javascript_of_the_guide(here, gateway, served):
             }}""",
             pcm.tolist(),
         )
+        opened = page.evaluate(
+            f"""async () => {{
+                {here(microphone)}
+                return new Promise((resolve) => {{
+                    const told = ({{ data }}) => resolve(JSON.parse(data).type);
+                    socket.addEventListener("message", told);
+                    socket.addEventListener("close", () => resolve("closed"));
+                }});
+            }}"""
+        )
         browser.close()
+    assert opened == "ready"
     assert text.strip() == served.expected(audio, "auto", 1120).text.strip() != ""
     assert heard == served.expected(audio, "en-US", 320).text != ""
 
@@ -146,14 +158,15 @@ def test_settings_are_the_real_ones():
 
 def test_codes_of_errors_are_the_real_ones():
     guide = (ROOT / "docs/clients.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (`\w+.*?) \| ([\d, ]+) \| ([\d, ]+) \| (\w+) \|", guide, re.M)
+    rows = re.findall(r"^\| (`\w+.*?) \| ([\d, ]+) \| ([\d, ]+|refused) \| (\w+) \|", guide, re.M)
     said = set()
     for code, statuses, closes, status in rows:
         kind = code.strip("`").split(":")[0].split("`")[0]
         pairs = zip(statuses.split(", "), closes.split(", "), strict=True)
-        said |= {(kind, int(http), int(close), status) for http, close in pairs}
+        said |= {(kind, int(http), close, status) for http, close in pairs}
+    before_a_session = (errors.Unauthorized, errors.Forbidden)
     real = {
-        (kind.code, http, close, status.name)
+        (kind.code, http, "refused" if kind in before_a_session else str(close), status.name)
         for kind, (http, close, status) in errors._STATUS.items()
         if kind.__name__ not in ("ClientError", "StreamClosed", "ModelNotFound")
     }
