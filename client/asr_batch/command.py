@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import numpy as np
 from click.core import ParameterSource
 
 from asr_client.option_flags import option_flags
+from nemotron_asr.errors import INTERNAL
 from nemotron_asr.options import FILE
 from nemotron_asr.settings import DEVICES, DTYPES
 
@@ -21,11 +23,13 @@ from .manifest import OPTIONS, Manifest
 from .output import Output
 from .pool import Pool
 from .progress import Report
+from .records import Record
 from .settings import WorkerSettings
 
 _SETTINGS = WorkerSettings(checkpoint="")
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 SHOWN = {"show_default": True}
+MAX_INTERNAL = 50  # in a row: then it is not the files
 
 
 class Stopped(KeyboardInterrupt):
@@ -176,19 +180,24 @@ def run(manifest: Manifest, path: Path, settings: WorkerSettings, runner: Callab
     """
     common = {"checkpoint": Path(settings.checkpoint).name, "dtype": settings.dtype}
     common |= {"options": settings.options, "words": settings.words}
+    common |= {"manifest_folder": manifest.folder}  # what relative paths mean
+    common |= {"profanity_sha256": _sha256(settings.profanity_file)}
     with Output(path, common) as output:
         ids = manifest.scan()
         done = np.fromiter((hash(row_id) for row_id in output.done()), np.int64)
         todo = ~np.isin(ids, done)
         report = Report(len(todo), len(todo) - int(todo.sum()))
+        num_internal = 0
         try:
             if todo.any():
-                with runner() as source, report, stoppable():
+                # Twice, as Ray takes SIGTERM when it starts.
+                with stoppable(), runner() as source, report, stoppable():
                     for index, record in source.run(manifest.rows(ids, todo), int(todo.sum())):
                         if todo[index]:  # Ray may have done a block twice
                             todo[index] = False
                             output.write(record)
                             report.add(record)
+                            num_internal = _in_a_row(num_internal, record)
         finally:
             click.echo(report.summary(), err=True)
     if todo.any():
@@ -210,6 +219,26 @@ def stoppable() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _in_a_row(num_internal: int, record: Record) -> int:
+    """How many have failed as INTERNAL since one did not fail.  Raises BatchError for too many."""
+    if record["error"] is None:
+        return 0
+    num_internal += record["error"]["code"] == INTERNAL
+    if num_internal == MAX_INTERNAL:
+        raise BatchError(
+            f"{MAX_INTERNAL} files in a row are {INTERNAL}, the last {record['id']!r}: "
+            f"{record['error']['message']}"
+        )
+    return num_internal
+
+
+def _sha256(path: str) -> str | None:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else None
+    except OSError as error:
+        raise BatchError(f"{path}: {error.strerror}") from error
 
 
 def _share_of_cores(workers: int) -> int:

@@ -51,7 +51,7 @@ class Manifest:
     def __init__(self, path: str, ignored: Collection[str] = ()):
         self.path = path
         self._ignored = {*ignored, *_NOT_USED}
-        self._folder = path.rpartition("/")[0] if is_url(path) else str(Path(path).parent.resolve())
+        self.folder = path.rpartition("/")[0] if is_url(path) else str(Path(path).parent.resolve())
 
     def scan(self) -> np.ndarray:
         """Check every row.  Returns their ids as (n,) int64 hashes, valid in this process alone.
@@ -113,7 +113,7 @@ class Manifest:
     def _location(self, audio: str) -> str:
         if is_url(audio) or audio.startswith("/"):
             return audio
-        return f"{self._folder}/{audio}"
+        return f"{self.folder}/{audio}"
 
     def _fields(self) -> Iterator[tuple[int, dict]]:
         """(number of the line, its fields by name), without empty lines."""
@@ -125,8 +125,11 @@ class Manifest:
                     yield from self._csv(lines)
                 else:
                     yield from self._lines(lines)
-        except (OSError, EOFError, ImportError) as error:
-            raise BatchError(f"cannot read the manifest {self.path}: {error}") from error
+        except BatchError:
+            raise
+        except Exception as error:  # every file system and compression has its own
+            reason = str(error) or type(error).__name__
+            raise BatchError(f"cannot read the manifest {self.path}: {reason}") from error
 
     def _decoded(self, file: Iterable[bytes]) -> Iterator[str]:
         for number, line in enumerate(file, start=1):
@@ -137,8 +140,11 @@ class Manifest:
 
     def _csv(self, lines: Iterable[str]) -> Iterator[tuple[int, dict]]:
         reader = csv.DictReader(lines, restkey="more cells than the header")
-        for fields in reader:
-            yield reader.line_num, {name: value for name, value in fields.items() if value != ""}
+        try:
+            for fields in reader:
+                yield reader.line_num, {name: cell for name, cell in fields.items() if cell != ""}
+        except csv.Error as error:
+            raise BatchError(f"{self.path} line {reader.reader.line_num}: {error}") from error
 
     def _lines(self, lines: Iterable[str]) -> Iterator[tuple[int, dict]]:
         is_json = None

@@ -59,6 +59,9 @@ class Lines:
         # The kernel has it, so that it outlives this process; a disk that is full says so here.
         self._file.flush()
 
+    def is_empty(self) -> bool:
+        return not self.path.exists() or not self.path.stat().st_size
+
     def clear(self) -> None:
         self.close()
         os.truncate(self.path, 0)
@@ -116,6 +119,9 @@ class Parts:
             self._seal()
         if self._pending.path.exists() and not self._pending.path.stat().st_size:
             self._pending.path.unlink()
+
+    def is_empty(self) -> bool:
+        return not self._parts() and self._pending.is_empty()
 
     def _seal(self) -> None:
         """Pending records become a part."""
@@ -203,7 +209,7 @@ class Output:
             other = json.loads(self._lock.read() or b"null")
         except ValueError:  # cut off: that run had no time to write a record
             other = None
-        if other is None:
+        if other is None or self._store.is_empty():
             self._lock.truncate(0)
             self._lock.write(json.dumps(run).encode())
             self._lock.flush()

@@ -6,6 +6,7 @@ had is tried again one file at a time, and the one that kills again is recorded 
 
 from __future__ import annotations
 
+import atexit
 import logging
 import multiprocessing
 from collections import deque
@@ -20,12 +21,21 @@ from .errors import BatchError
 from .manifest import Row
 from .records import Record, failed
 from .settings import WorkerSettings
-from .worker import FAILED, READY, RECORDS, STARTED, work
+from .worker import BROKEN, FAILED, READY, RECORDS, STARTED, work
 
 MAX_FAILED_STARTS = 3
 STOP_S = 5.0  # that a process gets to end
+_NAME = "asr-batch-worker"
 _log = logging.getLogger("asr_batch")
 _context = multiprocessing.get_context("spawn")  # a fork would share locks of threads
+
+
+@atexit.register
+def _kill_workers() -> None:
+    """Runs before multiprocessing's own, which asks with SIGTERM and would wait for ever."""
+    for process in multiprocessing.active_children():
+        if process.name == _NAME:
+            process.kill()
 
 
 class Pool:
@@ -75,6 +85,8 @@ class Pool:
             self._failed_starts = 0
         elif kind == STARTED:
             worker.queued -= content
+        elif kind == BROKEN:
+            worker.reason = f": {content}"
         elif kind == RECORDS:
             for index, record in content:
                 del worker.has[index]
@@ -87,11 +99,14 @@ class Pool:
         if self._suspects and not worker.has:
             worker.give([self._suspects.popleft()], alone=True)
             return
+        if self._no_more:
+            return
         room = 2 * self._settings.readers - worker.queued
         if room >= self._settings.readers:
             more = list(islice(rows, room))
             self._no_more = len(more) < room
-            worker.give(more)
+            if more:
+                worker.give(more)
 
     def _replace(self, worker: _Worker) -> Iterator[tuple[int, Record]]:
         how = worker.stop()
@@ -102,9 +117,10 @@ class Pool:
                 raise BatchError(f"{MAX_FAILED_STARTS} workers in a row {how} at their start")
         if worker.alone and lost:
             row = lost.pop()
-            message = f"the process {how} each time it had this file"
+            message = f"the process {how} each time it had this file{worker.reason}"
             yield row.index, failed(row, AsrError(INTERNAL, message))
         self._suspects.extend(lost)
+        how += worker.reason
         _log.warning("worker %d %s; %d files are tried again", worker.number, how, len(lost))
         self._workers[self._workers.index(worker)] = _Worker(self._settings, worker.number)
 
@@ -116,13 +132,14 @@ class _Worker:
         self.number = number
         self.pipe, theirs = _context.Pipe()
         arguments = (theirs, settings, number)
-        self.process = _context.Process(target=work, args=arguments, daemon=True)
+        self.process = _context.Process(target=work, args=arguments, name=_NAME, daemon=True)
         self.process.start()
         theirs.close()  # or its death would not close the pipe
         self.is_ready = False
         self.has: dict[int, Row] = {}  # by index
         self.queued = 0  # rows that it has not begun to read
         self.alone = False  # its row is one that a process may have died of
+        self.reason = ""  # for which it ends, where it could say so
 
     def give(self, rows: list[Row], alone: bool = False) -> None:
         self.alone = alone

@@ -28,6 +28,7 @@ import ray.data
 
 MAX_BLOCK_ROWS = 128  # what is lost with an actor, and the answer that Ray holds
 BLOCKS_PER_WORKER = 4  # at least, so that all end at about the same time
+SLICE_ROWS = 100_000  # that Ray holds at a time
 
 
 class RayRunner:
@@ -36,7 +37,7 @@ class RayRunner:
     address: as `ray.init` takes it: "auto" for the running cluster, "local" for one of this
     process.  num_workers: actors; None for as many as the cluster has room for.
     num_cpus, num_gpus: of each; None for GPUs: one, where the cluster has some and settings allow.
-    Raises BatchError where there is no cluster.
+    Raises BatchError where there is no cluster, or none of its nodes has room for an actor.
     """
 
     def __init__(
@@ -53,11 +54,16 @@ class RayRunner:
         except Exception as error:  # Ray raises bare ones too
             raise BatchError(f"cannot connect to Ray at {address!r}: {error}") from error
         logging.getLogger("ray.data").setLevel("ERROR")  # plans and bars that nobody asked for
-        has = ray.cluster_resources()
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if num_gpus is None:
-            num_gpus = 1.0 if settings.device != "cpu" and has.get("GPU") else 0.0
-        room = has.get("GPU", 0) / num_gpus if num_gpus else has.get("CPU", 0) / num_cpus
-        self._num_workers = num_workers or max(1, int(room))
+            has_gpus = any(node.get("GPU") for node in nodes)
+            num_gpus = 1.0 if settings.device != "cpu" and has_gpus else 0.0
+        try:
+            room = num_actors(nodes, num_cpus, num_gpus)
+        except BatchError:
+            ray.shutdown()
+            raise
+        self._num_workers = num_workers or room
         self._resources = {"num_cpus": num_cpus, "num_gpus": num_gpus}
         self._settings = replace(settings, threads=settings.threads or max(1, int(num_cpus)))
 
@@ -70,12 +76,18 @@ class RayRunner:
     def run(self, rows: Iterable[Row], num_rows: int) -> Iterator[tuple[int, Record]]:
         """(index, record) of every row as they are ready.
 
-        rows: kept by Ray until their records are there, in memory or where it spills.
+        rows: SLICE_ROWS of them are kept by Ray until their records are there, in memory or where
+        it spills.
         Raises BatchError where Ray or an actor gives up.
         """
         block_rows = num_rows // (BLOCKS_PER_WORKER * self._num_workers)
         block_rows = min(max(1, block_rows), MAX_BLOCK_ROWS)
-        blocks = [ray.put(table) for table in _tables(rows, block_rows)]
+        tables = _tables(rows, block_rows)
+        while some := list(islice(tables, SLICE_ROWS // block_rows)):
+            yield from self._run(some, block_rows)
+
+    def _run(self, tables: list[pa.Table], block_rows: int) -> Iterator[tuple[int, Record]]:
+        blocks = [ray.put(table) for table in tables]
         ray.data.DataContext.get_current().enable_progress_bars = False
         records = ray.data.from_arrow_refs(blocks).map_batches(
             RayWorker,
@@ -112,6 +124,26 @@ class RayWorker:
                 "record": pa.array([json.dumps(record) for _, record in done], pa.string()),
             }
         )
+
+
+def num_actors(nodes: list[dict[str, float]], num_cpus: float, num_gpus: float) -> int:
+    """How many actors nodes with these resources have room for: each is on one node.
+
+    Raises BatchError for none: Ray would wait for a node that has room.
+    """
+    wanted = {"CPU": num_cpus, "GPU": num_gpus}
+    wanted = {name: number for name, number in wanted.items() if number}
+    room = sum(
+        min(int(node.get(name, 0) / number + 1e-9) for name, number in wanted.items())
+        for node in nodes
+    )
+    if not room:
+        has = "; ".join(
+            f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes
+        )
+        flags = f"--num-cpus {num_cpus:g} and --num-gpus {num_gpus:g}"
+        raise BatchError(f"no node has room for {flags}; nodes have: {has}")
+    return room
 
 
 def _tables(rows: Iterable[Row], block_rows: int) -> Iterator[pa.Table]:

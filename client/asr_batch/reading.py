@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import fsspec
 import numpy as np
 import soundfile
+from fsspec.callbacks import Callback
 
 from nemotron_asr.audio import decode_blocks
 from nemotron_asr.errors import NOT_FOUND, UNAVAILABLE, AsrError, invalid
@@ -21,6 +22,9 @@ from .manifest import Row, is_url
 from .settings import WorkerSettings
 
 FIRST_PAUSE_S = 0.5  # before the second try; doubled for each one after
+MAX_PAUSE_S = 60.0
+MAX_BYTES_PER_S = 48_000 * 4 * 8  # of a copy: eight channels of 32 bits, or video of 12 Mbit/s
+_MORE_BYTES = 10_000_000  # pictures and other metadata
 _BYTES_PER_S = 4_000  # of a format whose header libsndfile cannot read: 32 kbit/s, so no less audio
 _AGAIN = (408, 425, 429)  # of HTTP's client errors, those that go away
 _GONE = (404, 410)
@@ -42,15 +46,19 @@ def read_recording(
 
 @contextmanager
 def _local(row: Row, settings: WorkerSettings) -> Iterator[str]:
-    """The path of a file that can be read; of what is not here already, a copy while it is used."""
+    """The path of a file that can be read; of what is not here already, a copy while it is used.
+
+    The copy has no name in a folder, so that nothing is left of it however this process ends.
+    """
     if not is_url(row.location):
         _tried(lambda: _check(row.location), row, settings)
         yield row.location
         return
-    with tempfile.NamedTemporaryFile(prefix="asr_batch_") as copy:
-        _tried(lambda: _fetch(row.location, copy.name, settings.timeout_s), row, settings)
-        _check(copy.name)
-        yield copy.name
+    with tempfile.TemporaryFile() as copy:
+        path = f"/dev/fd/{copy.fileno()}"
+        _tried(lambda: _fetch(row.location, path, settings), row, settings)
+        _check(path)
+        yield path
 
 
 def _check(path: str) -> None:
@@ -66,14 +74,34 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # a pipe would wait for its writer
 
 
-def _fetch(url: str, path: str, timeout_s: float) -> None:
+class _Limit(Callback):
+    """Told of a download's progress.  Raises INVALID_ARGUMENT where it is too long for audio."""
+
+    def __init__(self, max_file_s: float):
+        super().__init__()
+        self._max_bytes = int(max_file_s * MAX_BYTES_PER_S) + _MORE_BYTES
+
+    def set_size(self, size: int | None) -> None:
+        self._check(size or 0)
+        super().set_size(size)
+
+    def relative_update(self, inc: int = 1) -> None:
+        super().relative_update(inc)
+        self._check(self.value)
+
+    def _check(self, num_bytes: int) -> None:
+        if num_bytes > self._max_bytes:
+            raise invalid(f"the file is too large; valid: at most {self._max_bytes} bytes")
+
+
+def _fetch(url: str, path: str, settings: WorkerSettings) -> None:
     options = {}
     if url.startswith(("http://", "https://")):
         from aiohttp import ClientTimeout
 
-        options["client_kwargs"] = {"timeout": ClientTimeout(total=timeout_s)}
+        options["client_kwargs"] = {"timeout": ClientTimeout(total=settings.timeout_s)}
     filesystem, remote = fsspec.url_to_fs(url, **options)
-    filesystem.get_file(remote, path)
+    filesystem.get_file(remote, path, callback=_Limit(settings.max_file_s))
 
 
 def _tried(read: Callable[[], None], row: Row, settings: WorkerSettings) -> None:
@@ -90,7 +118,7 @@ def _tried(read: Callable[[], None], row: Row, settings: WorkerSettings) -> None
                 raise invalid(reason) from error
             if attempt == settings.retries or not _may_go_away(error):
                 raise AsrError(UNAVAILABLE, f"{reason} ({attempt + 1} tries)") from error
-        time.sleep(FIRST_PAUSE_S * 2**attempt)
+        time.sleep(min(MAX_PAUSE_S, FIRST_PAUSE_S * 2**attempt))
     return None
 
 

@@ -28,6 +28,7 @@ def failed(row: Row, error: Exception) -> Record:
     if not isinstance(error, AsrError):
         error = AsrError(INTERNAL, f"{type(error).__name__}: {error}")
     message = str(error).removeprefix(f"{error.code}: ")
+    message = message.encode(errors="replace").decode()  # a server's bytes may be no text
     return _record(row, error={"code": error.code, "message": message})
 
 

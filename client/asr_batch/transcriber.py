@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 
@@ -25,7 +24,7 @@ Numbered = tuple[int, Record]  # a row's index and its record
 
 
 class Transcriber:
-    """A model that was loaded once.  `run` may be called by several threads: one computes."""
+    """A model that was loaded once.  One `run` at a time."""
 
     def __init__(self, settings: WorkerSettings):
         """Raises AsrError or ValueError for options or a checkpoint that no recording can have."""
@@ -37,12 +36,15 @@ class Transcriber:
         if settings.profanity_file:
             self.recognizer.offensive_words = read_words(settings.profanity_file)
         self._settings = settings
-        self._computing = threading.Lock()
         options = self.recognizer.file_options(settings.options)
         self.recognizer.bias(options, self.recognizer.prompt_id(options.language))
 
     def run(self, rows: Iterable[Row]) -> Iterator[list[Numbered]]:
-        """The record of every row, in the order in which they are ready, some at a time."""
+        """The record of every row, in the order in which they are ready, some at a time.
+
+        Raises what the model raised for a recording alone, unless it was for want of memory: after
+        an error a GPU may be of no more use to this process.
+        """
         window = Window(self._settings.window_s, BATCH_ROWS)
         window.fill(iter(rows), self._read, self._settings.readers)
         try:
@@ -72,16 +74,21 @@ class Transcriber:
         """batch: of the same options."""
         words = self._settings.words
         try:
-            with self._computing:
-                results = self._transcribe(batch)
+            results = self._transcribe(batch)
+        except AsrError as error:
+            return [(heard.row.index, failed(heard.row, error)) for heard in batch]
         except Exception as error:
-            if len(batch) == 1 or isinstance(error, AsrError):
-                return [(heard.row.index, failed(heard.row, error)) for heard in batch]
-            return [record for heard in batch for record in self._records([heard])]
-        return [
-            (heard.row.index, transcribed(heard.row, result, words))
-            for heard, result in zip(batch, results, strict=True)
-        ]
+            if len(batch) == 1 and not _is_for_memory(error):
+                raise
+            if len(batch) == 1:
+                return [(batch[0].row.index, failed(batch[0].row, error))]
+        else:
+            return [
+                (heard.row.index, transcribed(heard.row, result, words))
+                for heard, result in zip(batch, results, strict=True)
+            ]
+        # Out here the error is gone, and with it what the frames of its traceback held.
+        return [record for heard in batch for record in self._records([heard])]
 
     def _transcribe(self, batch: list[Heard]) -> list[Transcription]:
         """As `Recognizer.transcribe`, with every option that a file may have."""
@@ -91,6 +98,12 @@ class Transcriber:
             self.recognizer.finished(row, len(samples), options)
             for row, samples in zip(tokens, audio, strict=True)
         ]
+
+
+def _is_for_memory(error: Exception) -> bool:
+    """torch has several types for it; the second text is that of its CPU allocator."""
+    texts = ("out of memory", "allocate memory")
+    return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
 
 
 def like_length(heard: list[Heard]) -> list[list[Heard]]:

@@ -1,7 +1,8 @@
 """A process with a model: rows come in by a pipe, records go out.
 
 Messages to it: lists of rows. From it: ("ready", None), ("failed", why), ("started", rows that it
-began to read), ("records", [(index, record), ...]). It ends with the process at the other end.
+began to read), ("records", [(index, record), ...]), ("broken", why) when it ends of a recording.
+It ends with the process at the other end.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from nemotron_asr.errors import AsrError
 from .manifest import Row
 from .settings import WorkerSettings
 
-READY, FAILED, STARTED, RECORDS = "ready", "failed", "started", "records"
+READY, FAILED, STARTED, RECORDS, BROKEN = "ready", "failed", "started", "records", "broken"
 
 
 def work(connection: Connection, settings: WorkerSettings, number: int) -> None:
@@ -35,8 +36,12 @@ def work(connection: Connection, settings: WorkerSettings, number: int) -> None:
         pipe.send(FAILED, str(error))
         return
     pipe.send(READY, None)
-    for records in transcriber.run(pipe.rows()):
-        pipe.send(RECORDS, records)
+    try:
+        for records in transcriber.run(pipe.rows()):
+            pipe.send(RECORDS, records)
+    except Exception as error:
+        pipe.send(BROKEN, f"{type(error).__name__}: {error}")
+        os._exit(1)  # at once: what would be cleaned up may be broken
 
 
 def _device(device: str, number: int) -> str:

@@ -6,8 +6,12 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
@@ -17,6 +21,7 @@ import soundfile
 from nemotron_asr import load_checkpoint
 
 CLIP_SAMPLES = 40_000
+NUM_HELD = 6  # blocks of two actors of Ray
 TIMEOUT_S = 240.0
 # Loaded by every Python below `asr batch`: files that kill the process that reads them.
 KILLER = """
@@ -39,11 +44,15 @@ class Clips:
     folder: Path
     texts: dict[str, str]  # by the name of the file
 
-    def manifest(self, name: str, *others: str) -> Path:
-        """Every clip, and other files."""
+    def manifest(self, name: str, *others: str, gate: str = "") -> Path:
+        """Every clip, and other files.  gate: a URL of NUM_HELD of them, the last."""
         path = self.folder / name
-        names = [*self.texts, *others]
-        path.write_text("".join(json.dumps({"audio": one}) + "\n" for one in names))
+        rows = [{"audio": one} for one in [*others, *self.texts]]
+        if gate:
+            rows[-NUM_HELD:] = [
+                {"audio": f"{gate}/{row['audio']}", "id": row["audio"]} for row in rows[-NUM_HELD:]
+            ]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         return path
 
 
@@ -61,6 +70,37 @@ def clips(samples, demo_checkpoint, tmp_path_factory) -> Clips:
     recognizer = load_checkpoint(demo_checkpoint)
     results = recognizer.transcribe(list(audio.values()))
     return Clips(folder, {name: one.text for name, one in zip(audio, results, strict=True)})
+
+
+class Gate:
+    """Gives out the clips by HTTP, but not before it is opened: no run ends meanwhile."""
+
+    def __init__(self, folder: Path):
+        opened = threading.Event()
+
+        class Handler(SimpleHTTPRequestHandler):
+            def do_GET(self):
+                opened.wait(TIMEOUT_S)
+                with suppress(OSError):  # who asked was killed
+                    super().do_GET()
+
+            def log_message(self, *_arguments):
+                pass
+
+        handler = partial(Handler, directory=folder)
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.open = opened.set
+
+
+@pytest.fixture
+def gate(clips):
+    gate = Gate(clips.folder)
+    threading.Thread(target=gate.server.serve_forever, daemon=True).start()
+    yield gate
+    gate.open()
+    gate.server.shutdown()
+    gate.server.server_close()
 
 
 class Run:

@@ -41,8 +41,8 @@ def test_a_manifest_with_bad_files(clips, start, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["o.jsonl", "o.parquet"])
-def test_killed_midway_and_resumed(clips, start, tmp_path, name):
-    manifest, output = clips.manifest("all.jsonl"), tmp_path / name
+def test_killed_midway_and_resumed(clips, gate, start, tmp_path, name):
+    manifest, output = clips.manifest("held.jsonl", gate=gate.url), tmp_path / name
     lines = output / "_pending.jsonl" if name == "o.parquet" else output
     arguments = (manifest, "-o", output, "--workers", "2", *SLOWLY)
     run = start(*arguments)
@@ -57,6 +57,7 @@ def test_killed_midway_and_resumed(clips, start, tmp_path, name):
     assert 5 <= done < len(clips.texts)
     with lines.open("ab") as file:
         file.write(b'{"id": "pico_us-0.flac", "te')  # and the kill was in the middle of a line
+    gate.open()
     code, said = start(*arguments).finish()
     assert code == 0, said
     assert f"{done} were done before" in said
@@ -65,9 +66,10 @@ def test_killed_midway_and_resumed(clips, start, tmp_path, name):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_stopped_and_resumed(clips, start, tmp_path, number, code):
+def test_stopped_and_resumed(clips, gate, start, tmp_path, number, code):
     """By a signal to every process, as a terminal and init systems send it."""
-    arguments = (clips.manifest("all.jsonl"), "-o", tmp_path / "o.jsonl", *SLOWLY)
+    manifest = clips.manifest("held.jsonl", gate=gate.url)
+    arguments = (manifest, "-o", tmp_path / "o.jsonl", *SLOWLY)
     run = start(*arguments)
     run.wait_for_records(tmp_path / "o.jsonl", 2)
     workers = run.children()
@@ -81,15 +83,17 @@ def test_stopped_and_resumed(clips, start, tmp_path, number, code):
     assert not psutil.wait_procs(workers, timeout=60)[1]
     done = len(records_of(tmp_path / "o.jsonl"))
     assert done < len(clips.texts)
+    gate.open()
     assert start(*arguments).finish()[0] == 0
     check(clips, records_of(tmp_path / "o.jsonl"))
 
 
-def test_a_worker_killed_midway(clips, start, tmp_path):
-    manifest = clips.manifest("all.jsonl")
+def test_a_worker_killed_midway(clips, gate, start, tmp_path):
+    manifest = clips.manifest("held.jsonl", gate=gate.url)
     run = start(manifest, "-o", tmp_path / "o.jsonl", "--workers", "2", *SLOWLY)
     run.wait_for_records(tmp_path / "o.jsonl", 4)
     run.children()[0].kill()
+    gate.open()
     code, said = run.finish()
     assert code == 0, said
     assert "died of signal 9" in said

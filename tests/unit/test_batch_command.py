@@ -6,12 +6,13 @@ import io
 import json
 import signal
 import sys
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from asr_batch.command import Stopped, run, stoppable
+from asr_batch.command import MAX_INTERNAL, Stopped, run, stoppable
 from asr_batch.errors import BatchError
 from asr_batch.manifest import Manifest, Row
 from asr_batch.progress import LINE_EVERY_S, Report
@@ -24,10 +25,11 @@ SETTINGS = WorkerSettings("checkpoints/demo")
 
 
 class Workers:
-    """Says of the rows what a test wants.  said: row -> how many times its record comes."""
+    """Says of the rows what a test wants.  times: id -> how many times its record comes."""
 
-    def __init__(self, times):
+    def __init__(self, times, error=None):
         self._times = times
+        self._error = error
         self.rows = []
 
     def __call__(self):
@@ -43,7 +45,7 @@ class Workers:
         for row in rows:
             self.rows.append(row.id)
             for number in range(self._times(row.id)):
-                yield row.index, failed(row, invalid(f"time {number}"))
+                yield row.index, failed(row, self._error or invalid(f"time {number}"))
 
 
 @pytest.fixture
@@ -81,6 +83,39 @@ def test_a_manifest_that_grew_or_was_shuffled_goes_on(manifest, tmp_path):
     assert workers.rows == ["new"]
 
 
+def test_the_same_names_in_another_folder_are_other_files(manifest, tmp_path):
+    run(manifest, tmp_path / "o.jsonl", SETTINGS, Workers(lambda _: 1))
+    other = tmp_path / "other" / "m.txt"
+    other.parent.mkdir()
+    other.write_text("a\n")
+    with pytest.raises(BatchError, match=r"made with manifest_folder '.*', not '.*other'"):
+        run(Manifest(str(other)), tmp_path / "o.jsonl", SETTINGS, None)
+
+
+def test_another_list_of_words_is_another_run(manifest, tmp_path):
+    words = tmp_path / "words.txt"
+    settings = replace(SETTINGS, profanity_file=str(words))
+    with pytest.raises(BatchError, match=r"words.txt: No such file"):
+        run(manifest, tmp_path / "o.jsonl", settings, None)
+    words.write_text("darn\n")
+    run(manifest, tmp_path / "o.jsonl", settings, Workers(lambda _: 1))
+    words.write_text("heck\n")
+    with pytest.raises(BatchError, match="made with profanity_sha256"):
+        run(manifest, tmp_path / "o.jsonl", settings, None)
+
+
+def test_many_files_in_a_row_that_fail_inside_end_the_run(tmp_path):
+    (tmp_path / "m.txt").write_text("".join(f"{i}\n" for i in range(3 * MAX_INTERNAL)))
+    manifest, path = Manifest(str(tmp_path / "m.txt")), tmp_path / "o.jsonl"
+    last = MAX_INTERNAL - 1
+    said = f"{MAX_INTERNAL} files in a row are INTERNAL, the last '{last}': RuntimeError: CUDA"
+    with pytest.raises(BatchError, match=said):
+        run(manifest, path, SETTINGS, Workers(lambda _: 1, RuntimeError("CUDA")))
+    assert len(records_of(path)) == MAX_INTERNAL
+    run(manifest, path, SETTINGS, Workers(lambda _: 1))  # files that are none are no such failure
+    assert len(records_of(path)) == 3 * MAX_INTERNAL
+
+
 def test_nothing_to_do_starts_nobody(manifest, tmp_path):
     run(manifest, tmp_path / "o.jsonl", SETTINGS, Workers(lambda _: 1))
     run(manifest, tmp_path / "o.jsonl", SETTINGS, None)
@@ -115,6 +150,13 @@ def test_failures_nobody_expected_have_a_code():
     assert failed(row, KeyError("x"))["error"] == {"code": "INTERNAL", "message": "KeyError: 'x'"}
     error = AsrError("UNAVAILABLE", "UNAVAILABLE: twice")
     assert failed(row, error)["error"]["message"] == "UNAVAILABLE: twice"
+
+
+def test_what_is_no_text_in_an_error_can_be_written(manifest, tmp_path):
+    reason = b"caf\xe9".decode(errors="surrogateescape")  # so HTTP's may come
+    run(manifest, tmp_path / "o.jsonl", SETTINGS, Workers(lambda _: 1, invalid(reason)))
+    messages = {one["error"]["message"] for one in records_of(tmp_path / "o.jsonl")}
+    assert messages == {"caf?"}
 
 
 @pytest.mark.parametrize(

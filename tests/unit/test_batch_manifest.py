@@ -99,6 +99,18 @@ def test_no_manifest(tmp_path):
         Manifest(str(tmp_path / "none.jsonl")).scan()
 
 
+def test_manifests_that_cannot_be_read(tmp_path):
+    write(tmp_path / "m.csv", "audio", "x" * 200_000)
+    with pytest.raises(BatchError, match=r"m.csv line 2: field larger than field limit"):
+        Manifest(str(tmp_path / "m.csv")).scan()
+    data = bytearray(gzip.compress(b"a.wav\n" * 1000))
+    data[12] ^= 0xFF
+    (tmp_path / "m.txt.gz").write_bytes(data)
+    for path in (str(tmp_path / "m.txt.gz"), "foo://x", "http://127.0.0.1:1/m.txt"):
+        with pytest.raises(BatchError, match=f"cannot read the manifest {path}: ."):
+            Manifest(path).scan()
+
+
 def test_the_same_id_twice_names_both_rows(tmp_path):
     manifest = write(tmp_path / "m.txt", "a.wav", "b.wav", "", "a.wav")
     with pytest.raises(BatchError, match=r"line 4: id 'a.wav' is that of line 1 too"):

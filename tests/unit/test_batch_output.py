@@ -166,6 +166,25 @@ def test_records_made_otherwise_are_not_mixed(tmp_path, name):
         pass
 
 
+@pytest.mark.parametrize("name", ["o.jsonl", "o.parquet"])
+def test_where_no_records_are_any_run_may_begin(tmp_path, name):
+    with Output(tmp_path / name, RUN) as output:
+        assert list(output.done()) == []  # the run failed before its first record
+    other = {**RUN, "options": {"language": "de-DE"}}
+    with Output(tmp_path / name, other) as output:
+        output.write(record("a"))
+    with pytest.raises(BatchError, match="made with options"), Output(tmp_path / name, RUN):
+        pass
+
+
+def test_records_that_were_taken_away(tmp_path):
+    with Output(tmp_path / "o.jsonl", RUN) as output:
+        output.write(record("a"))
+    (tmp_path / "o.jsonl").unlink()
+    with Output(tmp_path / "o.jsonl", {**RUN, "options": {"language": "de-DE"}}):
+        pass
+
+
 def test_a_run_killed_before_it_said_what_it_is(tmp_path):
     (tmp_path / "o.jsonl.run").write_text('{"checkpoi')
     with Output(tmp_path / "o.jsonl", RUN):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -187,13 +187,50 @@ def test_any_file_system_of_fsspec(clip):
     )
 
 
-def test_nothing_is_left_of_copies(clip, tmp_path, monkeypatch):
+def test_downloads_have_a_limit(clip, monkeypatch):
+    """Said by its header, or endless."""
+    monkeypatch.setattr(reading, "_MORE_BYTES", 100_000)
+    settings = replace(SETTINGS, max_file_s=0.5, timeout_s=20.0)  # 868 kB
+
+    def endless(handler, _):
+        handler.send_response(200)
+        handler.end_headers()
+        with suppress(OSError):
+            while True:
+                handler.wfile.write(bytes(100_000))
+
+    for answer in (endless, lambda handler, _: send(handler, 200, length=10**12)):
+        with http_server(answer) as (url, asked):
+            said = refusal(f"{url}/a.wav", settings)
+        assert said == "INVALID_ARGUMENT: the file is too large; valid: at most 868000 bytes"
+        assert len(asked) == 1
+
+
+def test_pauses_have_a_limit(monkeypatch):
+    pauses = []
+    monkeypatch.setattr(reading, "FIRST_PAUSE_S", 0.5)
+    monkeypatch.setattr(reading.time, "sleep", pauses.append)
+    with http_server(lambda handler, _: send(handler, 503)) as (url, _):
+        refusal(f"{url}/a.wav", replace(SETTINGS, retries=10))
+    assert pauses == [0.5, 1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_copies_have_no_name_that_could_be_left(clip, tmp_path, monkeypatch):
+    """However the process ends while it has them."""
+    seen, fetched = [], reading._fetch
+
+    def fetch(*arguments):
+        fetched(*arguments)
+        seen.append(list((tmp_path / "copies").iterdir()))
+
+    monkeypatch.setattr(reading, "_fetch", fetch)
     monkeypatch.setattr(reading.tempfile, "tempdir", str(tmp_path / "copies"))
     (tmp_path / "copies").mkdir()
     with fsspec.open("memory://set/a.wav", "wb") as file:
         file.write(clip.read_bytes())
-    read("memory://set/a.wav")
+    np.testing.assert_array_equal(read("memory://set/a.wav"), read(clip))
     refusal("memory://set/none.wav")
+    assert seen == [[]]
     assert list((tmp_path / "copies").iterdir()) == []
 
 

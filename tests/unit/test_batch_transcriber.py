@@ -150,6 +150,15 @@ def test_a_recording_that_the_model_fails_on_is_alone_with_it(transcriber, clips
     assert max(calls) > 1
 
 
+def test_an_error_after_which_a_gpu_is_of_no_more_use_is_no_record(transcriber, clips, monkeypatch):
+    def transcribe(_batch):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(transcriber, "_transcribe", transcribe)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        records_of(transcriber, clips, [{"audio": f"{i}.wav"} for i in range(1, 4)])
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
