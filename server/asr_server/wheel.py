@@ -121,6 +121,9 @@ def assemble(wheel: TritonWheel, directory: Path) -> Layout:
     backend.mkdir(parents=True)
     for file in ("libtriton_python.so", "triton_python_backend_utils.py"):
         (backend / file).symlink_to(wheel.python_backend / file)
+    # Where Python would keep bytecode: on a full disk one process writes half of it (CPython issue
+    # 126606), and the next, which begins at the same moment, fails on that.
+    (backend / "__pycache__").touch()
     stub = backend / "triton_python_backend_stub"
     stub.symlink_to(wheel.stub)
     libs = directory / "lib"
