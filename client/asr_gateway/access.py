@@ -9,8 +9,10 @@ import hashlib
 import hmac
 import ipaddress
 import json
+import logging
 import os
 import secrets
+import stat
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +25,8 @@ ANYBODY = "anybody"  # where there are no keys
 KEY_PREFIX = "asr-"
 RELOAD_S = 2.0  # how often the file is looked at
 _SUBPROTOCOL_KEY = "openai-insecure-api-key."  # what browsers can send with a WebSocket
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -67,6 +71,7 @@ class Access:
         self._path, self._origins = path, origins
         self._callers: dict[bytes, Caller] = {}  # by the hash of the key
         self._looked_at_s, self._changed_ns = 0.0, None
+        self._trouble: str | None = None  # why the file could not be read last time, once logged
         self._anybody = Caller(ANYBODY)
         if path is not None:
             self._read(path.stat().st_mtime_ns)
@@ -114,8 +119,10 @@ class Access:
                 changed_ns = self._path.stat().st_mtime_ns
                 if changed_ns != self._changed_ns:
                     self._read(changed_ns)
-            except (OSError, ValueError):
-                pass  # while it is being written, and where it was broken, the old ones hold
+            except (OSError, ValueError) as error:  # the old ones hold
+                if str(error) != self._trouble:
+                    log.error("keys are not read again: %s", error)
+                self._trouble = str(error)
 
     def _read(self, changed_ns: int) -> None:
         before = {caller.name: caller for caller in self._callers.values()}
@@ -126,7 +133,7 @@ class Access:
             caller.max_sessions = row.get("max_sessions")
             caller.requests_per_minute = row.get("requests_per_minute")
             callers[bytes.fromhex(row["sha256"])] = caller
-        self._callers, self._changed_ns = callers, changed_ns
+        self._callers, self._changed_ns, self._trouble = callers, changed_ns, None
 
 
 def _is_address(host: str) -> bool:
@@ -191,5 +198,10 @@ def add_key(
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(descriptor, "w", encoding="utf-8") as file:
         json.dump({"keys": rows}, file, indent=2)
+    if path.exists():  # who may read it still may
+        before = path.stat()
+        os.chmod(beside, stat.S_IMODE(before.st_mode))
+        if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
+            os.chown(beside, before.st_uid, before.st_gid)
     os.replace(beside, path)
     return key

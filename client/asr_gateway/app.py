@@ -77,6 +77,7 @@ def make_app(settings: GatewaySettings, gateway: Gateway | None = None) -> Starl
             Mount("/", StaticFiles(directory=PAGE, html=True)),
         ],
         middleware=[
+            Middleware(Answered),
             Middleware(SafeHeaders),
             Middleware(Traced),
             Middleware(  # who may use this at all is checked apart: see Access.check_origin
@@ -108,7 +109,7 @@ async def health(_request: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
-    """Whether a live stream can be opened now."""
+    """Whether live streams are served, and this process takes new ones."""
     is_ready = await request.app.state.gateway.is_ready()
     return PlainTextResponse("ready\n" if is_ready else "not ready\n", 200 if is_ready else 503)
 
@@ -135,6 +136,27 @@ async def on_bug(_request: Request, _error: Exception) -> Response:
 async def on_http_error(_request: Request, error: HTTPException) -> Response:
     body = {"message": error.detail, "type": "invalid_request_error", "param": None, "code": None}
     return JSONResponse({"error": body}, error.status_code, error.headers)
+
+
+class Answered:
+    """A request keeps the process from its end until its answer is out."""
+
+    def __init__(self, app):
+        self._app = app
+
+    async def __call__(self, scope, receive, send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_all(message) -> None:
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                await send({**message, "more_body": True})
+                message = {"type": message["type"], "body": b""}  # taken once that is sent
+            await send(message)
+
+        with scope["app"].state.gateway.places.answer():
+            await self._app(scope, receive, send_all)
 
 
 class Traced:

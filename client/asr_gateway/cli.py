@@ -30,8 +30,8 @@ def _limit(name: str, kind, **kwargs):
 @_limit("host", str, help="Address to listen at.")
 @_limit("port", _PORT, help="HTTP and WebSocket; 0: a free one.")
 @_limit("riva_port", _PORT, help="Riva's gRPC; 0: a free one.")
-@click.option("--no-riva", is_flag=True, help="No Riva door.")
-@click.option("--processes", type=click.IntRange(1, 64), default=1, help="That share the ports.")
+@click.option("--no-riva", is_flag=True, envvar="ASR_GATEWAY_NO_RIVA", help="No Riva door.")
+@_limit("processes", click.IntRange(1, 64), help="That share the ports.")
 @click.option(
     "--keys",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -42,22 +42,25 @@ def _limit(name: str, kind, **kwargs):
     "--origin",
     "origins",
     multiple=True,
-    help="https://host of web pages elsewhere that may use this, * for any. May be repeated.",
+    envvar="ASR_GATEWAY_ORIGINS",
+    help="https://host of web pages elsewhere that may use this, * for any. May be repeated; "
+    "spaces between them in the variable.",
 )
 @_limit("max_sessions", click.IntRange(1), help="Live streams at a time, of each process.")
 @_limit("max_files", click.IntRange(1), help="Files at a time, of each process.")
 @click.option(
     "--max-file-mb", type=click.IntRange(1), default=_DEFAULT.max_file_bytes // MIB,
-    help="Of an upload.",
+    envvar="ASR_GATEWAY_MAX_FILE_MB", help="Of an upload.",
 )  # fmt: skip
 @click.option(
     "--max-riva-mb", type=click.IntRange(1, 2000), default=_DEFAULT.max_riva_bytes // MIB,
+    envvar="ASR_GATEWAY_MAX_RIVA_MB",
     help="Of a recording through Riva's door, which is one message.",
 )  # fmt: skip
 @_limit("idle_timeout_s", click.FloatRange(1), help="A session silent for longer is ended.")
 @_limit("drain_timeout_s", click.FloatRange(0), help="What sessions get to end at a stop.")
-@click.option("--tls-cert", type=click.Path(path_type=Path, exists=True), help="A PEM file.")
-@click.option("--tls-key", type=click.Path(path_type=Path, exists=True), help="A PEM file.")
+@_limit("tls_cert", click.Path(path_type=Path, exists=True), help="A PEM file.")
+@_limit("tls_key", click.Path(path_type=Path, exists=True), help="A PEM file.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning"]), default="info")
 @click.help_option("-h", "--help")
 def gateway(

@@ -13,7 +13,7 @@ import grpc
 
 from asr_client.aio import AsyncLiveStream, open_channel
 from asr_client.aio_offline import AsyncOfflineClient
-from asr_client.errors import ClientError, ServerUnavailable
+from asr_client.errors import AtCapacity, ClientError, ServerUnavailable
 from asr_client.results import Result, Transcript
 from nemotron_asr.config import SAMPLE_RATE
 
@@ -66,7 +66,10 @@ class Gateway:
         self.tracing.close()
 
     async def is_ready(self) -> bool:
-        """Whether a live stream can be opened: a real one is. Also learns what is on offer."""
+        """Whether live streams are served: a real one is opened. Also learns what is on offer.
+
+        A server whose slots are all taken is ready: it refuses at once what it has no room for.
+        """
         async with self._looking:
             if time.monotonic() - self._looked_at_s > READY_FOR_S:
                 self._was_ready = await self._try_a_stream()
@@ -81,6 +84,8 @@ class Gateway:
             await stream.open()
             self.offer = stream.server
             await stream.finish()
+        except AtCapacity:
+            pass
         except ClientError:
             return False
         return await self._offline.is_ready()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from asr_client.errors import ClientError, ServerUnavailable
@@ -13,6 +13,8 @@ from .errors import TooMuch
 from .metrics import Metrics
 from .settings import GatewaySettings
 
+PATIENCE_S = 10.0  # that a recording has to arrive whole where others want to
+
 
 class Places:
     """Those of one process."""
@@ -21,12 +23,22 @@ class Places:
         self.draining = False  # nothing new: the process stops once what is open is over
         self._settings, self._access = settings, access
         self._refused = metrics.refused
-        self._sessions = self._streams = self._files = 0
+        self._sessions = self._streams = self._files = self._answers = 0
+        self._arriving: dict[Callable[[], None], tuple[Caller, float]] = {}  # the oldest first
 
     @property
     def is_busy(self) -> bool:
-        """Whether live streams or files are under way."""
-        return bool(self._streams or self._files)
+        """Whether live streams or files are under way, or answers on their way out."""
+        return bool(self._streams or self._files or self._answers)
+
+    @contextmanager
+    def answer(self) -> Iterator[None]:
+        """What keeps the process from its end until its client was told of it."""
+        self._answers += 1
+        try:
+            yield
+        finally:
+            self._answers -= 1
 
     def check_draining(self) -> None:
         """Raises ServerUnavailable where nothing new is taken."""
@@ -68,20 +80,48 @@ class Places:
             self._streams -= 1
 
     @contextmanager
-    def file(self, door: str, caller: Caller) -> Iterator[None]:
+    def arriving(self, door: str, caller: Caller, give_up: Callable[[], None]) -> Iterator[None]:
+        """A recording in one message, until all of it is here and `file` takes it.
+
+        Nobody can see whether any of it came, so that it takes no place yet. As many may arrive as
+        there are places, shared in the same way. One more than that tells the oldest to give up, of
+        the same key if that has one, once it had PATIENCE_S.  Raises TooMuch, ServerUnavailable.
+        """
+        now = time.monotonic()
+        with self._counting_refusals(door):
+            self.check_draining()
+            self._check_files(caller)
+            free = self._settings.max_files - len(self._arriving)
+            own = [one for one, (whose, _) in self._arriving.items() if whose is caller]
+            oldest = None
+            if not free or (self._access.has_several_keys and len(own) >= free):
+                oldest = next(iter(own or self._arriving))
+                if now - self._arriving[oldest][1] < PATIENCE_S:
+                    raise TooMuch(f"{len(self._arriving)} recordings arrive, as many as may")
+            caller.count_request(now)
+        if oldest is not None:
+            del self._arriving[oldest]
+            oldest()
+        self._arriving[give_up] = caller, now
+        try:
+            yield
+        finally:
+            self._arriving.pop(give_up, None)
+
+    @contextmanager
+    def file(self, door: str, caller: Caller, has_arrived: bool = False) -> Iterator[None]:
         """A file from its first byte to its answer: it fills memory or disk.
 
         Where there are several keys, each leaves as many places free as it has taken, so that no
-        one can take them all.  Raises TooMuch, ServerUnavailable.
+        one can take them all.  has_arrived: it was let in as `arriving`.
+        Raises TooMuch, ServerUnavailable.
         """
         with self._counting_refusals(door):
-            self.check_draining()
-            free = self._settings.max_files - self._files
-            if not free:
-                raise TooMuch(f"{self._files} files are under way, as many as may be")
-            if self._access.has_several_keys and caller.files >= free:
-                raise TooMuch(f"{caller.files} files of this key are under way; others want some")
-            caller.count_request(time.monotonic())
+            if not has_arrived:
+                self.check_draining()
+            self._check_files(caller)
+            if not has_arrived:
+                caller.count_request(time.monotonic())
         self._files += 1
         caller.files += 1
         try:
@@ -89,6 +129,14 @@ class Places:
         finally:
             self._files -= 1
             caller.files -= 1
+
+    def _check_files(self, caller: Caller) -> None:
+        """Raises TooMuch where there is no place for a file of this caller."""
+        free = self._settings.max_files - self._files
+        if not free:
+            raise TooMuch(f"{self._files} files are under way, as many as may be")
+        if self._access.has_several_keys and caller.files >= free:
+            raise TooMuch(f"{caller.files} files of this key are under way; others want some")
 
     @contextmanager
     def _counting_refusals(self, door: str) -> Iterator[None]:

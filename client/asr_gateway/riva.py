@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 import grpc
 from riva.client.proto.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -30,7 +30,7 @@ from .gateway import Gateway, LiveSession, render
 from .options import FILE, LIVE
 from .riva_audio import LiveBytes, as_file
 from .riva_config import read_config
-from .riva_requests import LiveRequests, Packet, receive
+from .riva_requests import LiveRequests, Packet, receive, receive_recording
 from .riva_results import LiveResponses, file_response
 from .settings import MIB, GatewaySettings
 from .sockets import together
@@ -38,7 +38,7 @@ from .sockets import together
 DOOR = "riva"
 ASR = "nvidia.riva.asr.RivaSpeechRecognition"
 HEALTH = "grpc.health.v1.Health"
-STOP_S = 1.0  # what calls get that are about to end
+STOP_S = 5.0  # what calls get that are about to end
 _MAX_DETAILS = 600  # characters of a message; HTTP/2 headers hold 8 kB, a character up to 12 bytes
 _KEEPALIVE_MS = 20_000  # a client whose machine is gone is noticed after twice that
 _HANDSHAKE_MS = 10_000  # TLS and HTTP/2's settings
@@ -124,6 +124,7 @@ class RivaServer:
             packet = await requests.next()
         packet = packet or Packet(audio.finish())
         form = audio.format
+        self._answer_until_over(context)
         options |= {"encoding": form.encoding, "sample_rate": form.sample_rate}
         options["channels"] = form.channels
         async with self._gateway.live(DOOR, caller, **options) as session:
@@ -148,9 +149,11 @@ class RivaServer:
     async def _recognize(self, _messages, context: grpc.aio.ServicerContext) -> bytes:
         """A recording, as a file or as samples.  Returns a RecognizeResponse."""
         async with self._answering(context):
-            caller = self._caller(context)
-            with self._gateway.places.file(DOOR, caller):
-                return await self._recognized(await receive(RecognizeRequest, context), caller)
+            caller, places = self._caller(context), self._gateway.places
+            self._answer_until_over(context)
+            request = await receive_recording(context, places, DOOR, caller)
+            with places.file(DOOR, caller, has_arrived=True):
+                return await self._recognized(request, caller)
 
     async def _recognized(self, request: RecognizeRequest, caller: Caller) -> bytes:
         config, max_bytes = request.config, self._gateway.settings.max_riva_bytes
@@ -232,6 +235,12 @@ class RivaServer:
                 yield
             except ClientError as error:
                 await context.abort(grpc_status(error), message_of(error)[:_MAX_DETAILS])
+
+    def _answer_until_over(self, context: grpc.aio.ServicerContext) -> None:
+        """The process does not end before this call, whose status is sent behind its method."""
+        held = ExitStack()
+        held.enter_context(self._gateway.places.answer())
+        context.add_done_callback(lambda _context: held.close())
 
     def _caller(self, context: grpc.aio.ServicerContext) -> Caller:
         return self._gateway.access.caller(_headers(context))

@@ -25,6 +25,7 @@ _EXTENSIBLE = 0xFFFE  # the tag stands further behind
 _G711_RATE = 8000  # Hz, where none is said
 _MARKS = 12  # bytes that tell a WAV file
 _MAX_HEADER = 1 << 16
+_MAX_PIECES = 1024  # messages until the format is known
 _ENDLESS = 0x7FFF_F000  # bytes; so many or more, or 0, say writers that cannot go back
 _LIVE_VALID = f"valid: {', '.join(map(AudioEncoding.Name, _RAW))}, or a WAV header of these"
 
@@ -35,24 +36,30 @@ class WavHeader(NamedTuple):
     size: int | None  # bytes of samples; None: until the end
 
 
-def read_wav_header(data: bytes) -> WavHeader | None:
-    """The header of a WAV file; None where more of it is to come.  Raises InvalidArgument."""
-    format, at = None, _MARKS
-    while len(data) >= at + 8:
-        name, size = struct.unpack_from("<4sI", data, at)
-        at += 8
-        if name == b"data":
-            if format is None:
-                raise invalid("a WAV header without a format")
-            return WavHeader(format, at, size if 0 < size < _ENDLESS else None)
-        if name == b"fmt ":
-            if len(data) < at + size:
-                break
-            format = _wav_format(data[at : at + size])
-        at += size + size % 2
-    if max(at, len(data)) > _MAX_HEADER:
-        raise invalid(f"a WAV header of more than {_MAX_HEADER} bytes")
-    return None
+class WavReader:
+    """Reads the header of a WAV file, which comes in pieces: each chunk once."""
+
+    def __init__(self):
+        self._format: AudioFormat | None = None
+        self._at = _MARKS  # where the next chunk begins
+
+    def read(self, data: bytes) -> WavHeader | None:
+        """data: all that came.  None where more is to come.  Raises InvalidArgument."""
+        while len(data) >= self._at + 8:
+            name, size = struct.unpack_from("<4sI", data, self._at)
+            begin = self._at + 8
+            if name == b"data":
+                if self._format is None:
+                    raise invalid("a WAV header without a format")
+                return WavHeader(self._format, begin, size if 0 < size < _ENDLESS else None)
+            if name == b"fmt " and begin + size <= _MAX_HEADER:
+                if len(data) < begin + size:
+                    break
+                self._format = _wav_format(data[begin : begin + size])
+            self._at = begin + size + size % 2
+        if max(self._at, len(data)) > _MAX_HEADER:
+            raise invalid(f"a WAV header of more than {_MAX_HEADER} bytes")
+        return None
 
 
 def _wav_format(chunk: bytes) -> AudioFormat:
@@ -88,6 +95,7 @@ class LiveBytes:
         self.format: AudioFormat | None = None  # as soon as it is known
         self._config = config
         self._kept = b""  # of a header, or of a sample, that is not whole
+        self._header, self._pieces = WavReader(), 0
         self._left: int | None = None  # bytes of samples until the WAV file's end, if known
 
     def push(self, data: bytes) -> bytes:
@@ -97,8 +105,11 @@ class LiveBytes:
         """
         if self.format is None:
             data, self._kept, header = self._kept + data, b"", None
-            if len(data) < _MARKS or (is_wav(data) and (header := read_wav_header(data)) is None):
+            if len(data) < _MARKS or (is_wav(data) and (header := self._header.read(data)) is None):
                 self._kept = data
+                self._pieces += 1
+                if self._pieces == _MAX_PIECES:
+                    raise invalid(f"{_MAX_PIECES} messages without audio or a whole WAV header")
                 return b""
             data = self._begin(data, header)
         if self._left is not None:  # other chunks may follow

@@ -7,11 +7,13 @@ from typing import NamedTuple, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
-from riva.client.proto.riva_asr_pb2 import StreamingRecognizeRequest
+from riva.client.proto.riva_asr_pb2 import RecognizeRequest, StreamingRecognizeRequest
 
 from asr_client.errors import StreamNotFound
 
-from .errors import TooLarge, invalid
+from .access import Caller
+from .errors import TooLarge, TooMuch, invalid
+from .places import PATIENCE_S, Places
 from .riva_audio import LiveBytes
 from .settings import GatewaySettings
 
@@ -72,10 +74,31 @@ class LiveRequests:
 
 
 async def receive(
-    kind: type[AnyMessage], context: grpc.aio.ServicerContext, timeout_s: float = UPLOAD_S
+    kind: type[AnyMessage], context: grpc.aio.ServicerContext, timeout_s: float
 ) -> AnyMessage:
     """The one message of a call.  Raises InvalidArgument, StreamNotFound where none comes."""
     return _parse(kind, await _next(context, timeout_s) or b"")
+
+
+async def receive_recording(
+    context: grpc.aio.ServicerContext, places: Places, door: str, caller: Caller
+) -> RecognizeRequest:
+    """As `receive`, among the recordings that arrive.  Raises TooMuch too, where it gives up."""
+    is_given_up = False
+
+    def give_up() -> None:
+        nonlocal is_given_up
+        is_given_up = receiving.cancel()
+
+    with places.arriving(door, caller, give_up):
+        receiving = asyncio.ensure_future(receive(RecognizeRequest, context, UPLOAD_S))
+        try:
+            await asyncio.wait([receiving])
+        finally:
+            receiving.cancel()  # where the call is
+        if is_given_up:
+            raise TooMuch(f"not here after {PATIENCE_S:g} s, and others want to send a recording")
+        return receiving.result()
 
 
 async def _next(context: grpc.aio.ServicerContext, timeout_s: float) -> bytes | None:

@@ -13,6 +13,7 @@ import socket
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import replace
 
 import uvicorn
@@ -27,6 +28,7 @@ from .settings import GatewaySettings
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 RESTART_S = 1.0  # before a process that died is begun anew
+LOOK_S = 0.2  # how often, whether there is a signal to pass on
 _LOGGED = ("door", "caller", "session", "reason", "code", "bytes", "audio_s", "lasted_s")
 
 
@@ -126,7 +128,7 @@ async def serve(settings: GatewaySettings) -> None:
         ws_max_size=settings.max_message_bytes,
         ws_ping_timeout=None,  # a pong may wait behind audio; TCP's acknowledgement does not
         ws_per_message_deflate=False,  # audio does not get smaller, and inflating can be an attack
-        timeout_graceful_shutdown=1,
+        timeout_graceful_shutdown=3,  # for what is in buffers
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
     )
@@ -168,8 +170,7 @@ def _stop_with(parent_pid: int) -> None:
 def _run_many(settings: GatewaySettings, log_level: str) -> int:
     """Children that share the ports; one that dies is begun anew, and its sessions are lost."""
     context = multiprocessing.get_context("spawn")
-    stopping = False
-    children: list[multiprocessing.Process] = []
+    stops = 0  # how often it was told to
 
     def start() -> multiprocessing.Process:
         child = context.Process(
@@ -179,21 +180,23 @@ def _run_many(settings: GatewaySettings, log_level: str) -> int:
         return child
 
     def stop(_number: int, _frame) -> None:
-        nonlocal stopping
-        stopping = True
-        for child in children:
-            if child.is_alive():
-                os.kill(child.pid, signal.SIGTERM)
+        nonlocal stops
+        stops += 1
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    children += [start() for _ in range(settings.processes)]
-    while any(child.is_alive() for child in children):
-        multiprocessing.connection.wait([child.sentinel for child in children], timeout=1)
+    children = [start() for _ in range(settings.processes)]
+    told = Counter[int]()  # by the pid of a child, which may be younger than the signal
+    while alive := [child for child in children if child.is_alive()]:
+        for child in alive:
+            if told[child.pid] < stops:
+                told[child.pid] += 1
+                os.kill(child.pid, signal.SIGTERM)
+        multiprocessing.connection.wait([child.sentinel for child in alive], timeout=LOOK_S)
         for i, child in enumerate(children):
-            if not (child.is_alive() or stopping):
+            if not (child.is_alive() or stops):
                 mark_process_dead(child.pid)
                 time.sleep(RESTART_S)
-                if not stopping:
+                if not stops:
                     children[i] = start()
     return 0

@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import threading
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -56,3 +60,47 @@ def test_a_check_of_an_installed_server(installed, monkeypatch, checkpoints, liv
         for pid in server._find_stubs():
             os.kill(pid, signal.SIGKILL)
         assert "no answer from asr_streaming" in trouble(ports)
+
+
+@contextmanager
+def answering(host: str, wait_s: float = 0.0):
+    """A server there that answers everything with 200, after so long.  Yields its port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            time.sleep(wait_s)
+            self.send_response(200)
+            self.end_headers()
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_args):
+            """Nothing."""
+
+    server = ThreadingHTTPServer((host, 0), Handler)
+    server.daemon_threads = True
+    server.block_on_close = False
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield str(server.server_port)
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_check_asks_where_the_parts_listen():
+    with answering("127.0.0.2") as port, answering("127.0.0.3") as other:
+        ports = {"ASR_HTTP_PORT": port, "ASR_METRICS_PORT": port, "ASR_GATEWAY_PORT": other}
+        hosts = {"ASR_HOST": "127.0.0.2", "ASR_GATEWAY_HOST": "127.0.0.3"}
+        assert trouble({"ASR_GATEWAY": "1"} | ports | hosts) is None
+        assert "asr_streaming" in trouble(ports)
+    with answering("127.0.0.1") as port:
+        assert trouble({"ASR_HOST": "0.0.0.0", "ASR_HTTP_PORT": port}) is None
+
+
+def test_a_check_ends_in_time_whatever_is_slow(monkeypatch):
+    monkeypatch.setattr("asr_server.health.TOTAL_S", 0.5)
+    with answering("127.0.0.1", wait_s=2) as port:
+        began_s = time.monotonic()
+        assert trouble({"ASR_HTTP_PORT": port}) == "no answer within 0.5 s"
+        assert time.monotonic() - began_s < 2

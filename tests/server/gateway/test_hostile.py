@@ -140,9 +140,13 @@ def test_requests_that_never_come_end(gateway, begin, drip):
 
 
 def test_a_crowd_that_says_nothing_is_in_nobodys_way(gateway):
+    """The oldest go at once: all others are still there to ask something, one after the other."""
     crowd = [connect(gateway) for _ in range(MAX_WAITING + 40)]
     try:
         assert all(is_closed(connection) for connection in crowd[:40])
+        for connection in crowd[40:]:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert connection.recv(12) == b"HTTP/1.1 200"
         for _ in range(20):
             assert httpx.get(f"{gateway.url}/health", timeout=60).status_code == 200
         with gateway.socket("/v1/stream?language=auto") as session:

@@ -42,6 +42,20 @@ def test_processes_share_a_port_and_end_with_their_parent(served):
         stop(gateway)
 
 
+def test_a_stop_while_processes_start_is_passed_on():
+    ports = ["--port", str(free_port()), "--riva-port", str(free_port())]
+    command = [sys.executable, "-m", "asr_client.cli", "gateway", "--processes", "3", *ports]
+    gateway = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not psutil.Process(gateway.pid).children():
+            assert gateway.poll() is None
+        gateway.send_signal(signal.SIGTERM)
+        assert gateway.wait(60) == 0
+    finally:
+        gateway.kill()
+        gateway.wait()
+
+
 def workers(gateway) -> list[psutil.Process]:
     """Those that listen."""
     return [
