@@ -175,7 +175,7 @@ def test_who_reads_nothing_is_given_up(gateway):
         with suppress(BlockingIOError):
             connection.send(asked)
         mine = connection.getsockname()
-        assert mine in clients_of(gateway)
+        wait_for(lambda: mine in clients_of(gateway))
         wait_for(lambda: mine not in clients_of(gateway))
 
 
