@@ -23,7 +23,7 @@ NAMES = {
 
 @pytest.fixture(scope="module")
 def addresses(demo_checkpoint):
-    with TritonServer(settings_for(demo_checkpoint, idle_timeout_s=3)) as server:
+    with TritonServer(settings_for(demo_checkpoint, idle_timeout_s=20)) as server:
         gateway = start_gateway(server)
         yield [
             "--grpc-url", server.grpc_address, "--http-url", server.http_url,
