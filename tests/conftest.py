@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -19,6 +20,11 @@ import reference
 from nemotron_asr import load_checkpoint
 
 ROOT = Path(__file__).parents[1]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The blocks of code in a document."""
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
 
 
 def pytest_collection_modifyitems(items):

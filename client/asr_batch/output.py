@@ -117,8 +117,8 @@ class Parts:
             return  # the next run sees whether the part is there
         if self._num_pending:
             self._seal()
-        if self._pending.path.exists() and not self._pending.path.stat().st_size:
-            self._pending.path.unlink()
+        if self._pending.is_empty():
+            self._pending.path.unlink(missing_ok=True)
 
     def is_empty(self) -> bool:
         return not self._parts() and self._pending.is_empty()

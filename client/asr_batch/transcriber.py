@@ -91,13 +91,7 @@ class Transcriber:
         return [record for heard in batch for record in self._records([heard])]
 
     def _transcribe(self, batch: list[Heard]) -> list[Transcription]:
-        """As `Recognizer.transcribe`, with every option that a file may have."""
-        options, audio = batch[0].options, [heard.samples for heard in batch]
-        tokens = recordings.to_tokens(self.recognizer, audio, options)
-        return [
-            self.recognizer.finished(row, len(samples), options)
-            for row, samples in zip(tokens, audio, strict=True)
-        ]
+        return self.recognizer.transcribe_with(batch[0].options, [one.samples for one in batch])
 
 
 def _is_for_memory(error: Exception) -> bool:

@@ -138,17 +138,24 @@ async def on_http_error(_request: Request, error: HTTPException) -> Response:
     return JSONResponse({"error": body}, error.status_code, error.headers)
 
 
-class Answered:
-    """A request keeps the process from its end until its answer is out."""
+class HttpLayer:
+    """A layer around the application, for HTTP requests: all else passes it."""
 
     def __init__(self, app):
         self._app = app
 
     async def __call__(self, scope, receive, send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+        around = self._request if scope["type"] == "http" else self._app
+        await around(scope, receive, send)
 
+    async def _request(self, scope, receive, send) -> None:
+        raise NotImplementedError
+
+
+class Answered(HttpLayer):
+    """A request keeps the process from its end until its answer is out."""
+
+    async def _request(self, scope, receive, send) -> None:
         async def send_all(message) -> None:
             if message["type"] == "http.response.body" and not message.get("more_body"):
                 await send({**message, "more_body": True})
@@ -174,17 +181,10 @@ class Traced:
             await self._app(scope, receive, send)
 
 
-class SafeHeaders:
+class SafeHeaders(HttpLayer):
     """Adds headers that keep a browser from doing more with an answer than it should."""
 
-    def __init__(self, app):
-        self._app = app
-
-    async def __call__(self, scope, receive, send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
+    async def _request(self, scope, receive, send) -> None:
         async def send_with_headers(message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *_SAFE]

@@ -118,8 +118,8 @@ class Gateway:
         except ClientError as error:
             self.metrics.refused.labels(door, error.code).inc()
             raise
-        read |= {"keep_transcript": of_file, "reconnect_s": self.settings.reconnect_s}
-        read |= {"reconnect_s": 0} if of_file else {}
+        reconnect_s = 0 if of_file else self.settings.reconnect_s
+        read |= {"keep_transcript": of_file, "reconnect_s": reconnect_s}
         with (
             self.places.stream(door, caller, of_file),
             self.tracing.span("live session", door=door) as at_end,

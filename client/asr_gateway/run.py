@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import multiprocessing
@@ -20,13 +19,14 @@ import uvicorn
 import uvloop
 from prometheus_client.multiprocess import mark_process_dead
 
+from asr_server.guard import end_with
+
 from .access import Access
 from .app import make_app
 from .connections import MAX_WAITING, Loop, WebSocketProtocol, allow_many_files, http_protocol
 from .gateway import Gateway
 from .settings import GatewaySettings
 
-_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 RESTART_S = 1.0  # before a process that died is begun anew
 LOOK_S = 0.2  # how often, whether there is a signal to pass on
 _LOGGED = ("door", "caller", "session", "reason", "code", "bytes", "audio_s", "lasted_s")
@@ -155,16 +155,9 @@ def run(settings: GatewaySettings, log_level: str = "info") -> int:
 def _run_one(settings: GatewaySettings, log_level: str, parent_pid: int | None = None) -> None:
     if parent_pid is not None:
         os.setsid()  # Ctrl-C is for the parent, which tells its children
-        _stop_with(parent_pid)
+        end_with(parent_pid, signal.SIGTERM)
     set_up_logging(log_level)
     uvloop.run(serve(settings), loop_factory=Loop)
-
-
-def _stop_with(parent_pid: int) -> None:
-    """Be told to stop when the parent dies, however that comes."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != parent_pid:
-        sys.exit(1)
 
 
 def _run_many(settings: GatewaySettings, log_level: str) -> int:

@@ -257,7 +257,10 @@ class Recognizer:
         parameters |= {"languages": languages, "phrases": phrases, "boost": boost}
         parameters |= {"endpoint_ms": endpoint_ms}
         options = self.file_options({k: v for k, v in parameters.items() if v is not None})
-        audio = [check_samples(samples) for samples in audio]
+        return self.transcribe_with(options, [check_samples(samples) for samples in audio])
+
+    def transcribe_with(self, options: Options, audio: Sequence[np.ndarray]) -> list[Transcription]:
+        """The same of `file_options` and of samples that are known to be good."""
         tokens = recordings.to_tokens(self, audio, options)
         return [self.finished(row, len(a), options) for row, a in zip(tokens, audio, strict=True)]
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
 from collections.abc import Callable
+from functools import partial
 
-from .guard import PR_SET_PDEATHSIG
+from .guard import end_with
 
 RESTART_S, LONGEST_RESTART_S = 1.0, 30.0  # before one that died is begun anew; doubles
 STABLE_AFTER_S = 60.0
@@ -46,7 +46,7 @@ class Companion:
                     self._command,
                     stdin=subprocess.DEVNULL,
                     start_new_session=True,  # Ctrl-C is for the supervisor, which then stops it
-                    preexec_fn=_end_with(os.getpid()),
+                    preexec_fn=partial(end_with, os.getpid(), signal.SIGTERM),
                 )
             except (OSError, subprocess.SubprocessError) as error:  # no memory, no processes
                 self._retry(now, f"the gateway cannot be started: {error}")
@@ -77,15 +77,3 @@ class Companion:
             self._process.kill()
             self._process.wait()
         self._process = None
-
-
-def _end_with(parent_pid: int) -> Callable[[], None]:
-    """For the child: be told to stop when the parent dies, however that comes."""
-    libc = ctypes.CDLL(None)
-
-    def before_exec() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent_pid:
-            os._exit(1)
-
-    return before_exec

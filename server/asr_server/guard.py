@@ -29,21 +29,19 @@ REAP_TIMEOUT_S = 10.0
 MAX_LOG_BYTES = 64 << 20
 SHM = Path("/dev/shm")
 SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP}
+_LIBC = ctypes.CDLL(None)
 
 
 def main(argv: list[str]) -> int:
     launcher_pid, directory = int(argv[1]), Path(argv[2])
     grace_s, command = float(argv[3]), argv[4:]
-    libc = ctypes.CDLL(None)
-    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # stubs of a dead server become ours
+    _LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # stubs of a dead server become ours
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # they wait for sigtimedwait below
     guard_pid = os.getpid()
 
     def before_exec() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        end_with(guard_pid, signal.SIGKILL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        if os.getppid() != guard_pid:
-            os._exit(1)
 
     server = subprocess.Popen(command, preexec_fn=before_exec)
     orphaned = watch(server, launcher_pid, grace_s)
@@ -52,6 +50,13 @@ def main(argv: list[str]) -> int:
     if orphaned:  # else the launcher still reads the log in there, and removes it
         remove_files(directory)
     return server.returncode if server.returncode >= 0 else 128 - server.returncode
+
+
+def end_with(parent_pid: int, number: int) -> None:
+    """For a child: get this signal when the parent dies, however that comes; it may be dead now."""
+    _LIBC.prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
+    if os.getppid() != parent_pid:
+        os._exit(1)
 
 
 def watch(server: subprocess.Popen, launcher_pid: int, grace_s: float) -> bool:

@@ -11,7 +11,7 @@ import click
 import httpx
 
 from .probe import Probe
-from .settings import _WILDCARDS, DEFAULT_HOST
+from .settings import DEFAULT_HOST, reachable
 
 TIMEOUT_S = 8.0  # of a request
 TOTAL_S = 25.0  # of all of them: a check may take 30 s
@@ -31,10 +31,7 @@ def trouble(environ: Mapping[str, str] = os.environ) -> str | None:
 
 def _trouble(environ: Mapping[str, str]) -> str | None:
     def url(host: str | None, variable: str, port: int) -> str:
-        host = host or DEFAULT_HOST
-        host = _WILDCARDS.get(host, host)
-        host = f"[{host}]" if ":" in host else host
-        return f"http://{host}:{environ.get(variable) or port}"
+        return f"http://{reachable(host or DEFAULT_HOST, environ.get(variable) or port)}"
 
     host = environ.get("ASR_HOST")
     metrics = url(environ.get("ASR_METRICS_HOST") or host, "ASR_METRICS_PORT", 8002)

@@ -19,6 +19,12 @@ MAX_INSTANCES = 64  # each has the weights; there is no use for more of them tha
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # listens everywhere -> answers here
 
 
+def reachable(host: str, port: int | str) -> str:
+    """`host:port` at which this machine itself reaches what listens at that host."""
+    host = _WILDCARDS.get(host, host)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 @dataclass(frozen=True)
 class ServerSettings:
     """Everything one server needs. A port of 0 means: choose a free one (`with_free_ports`).
@@ -63,9 +69,7 @@ class ServerSettings:
 
     def address(self, endpoint: str) -> str:
         """`host:port` at which this machine itself reaches "http", "grpc" or "metrics"."""
-        host = _WILDCARDS.get(self.listen_host(endpoint), self.listen_host(endpoint))
-        host = f"[{host}]" if ":" in host else host
-        return f"{host}:{self.ports[endpoint]}"
+        return reachable(self.listen_host(endpoint), self.ports[endpoint])
 
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the models."""

@@ -14,15 +14,12 @@ import pyarrow.parquet as pq
 from asr_batch.command import batch
 from asr_batch.manifest import Manifest
 from batch.conftest import TIMEOUT_S
-from conftest import ROOT
+from conftest import ROOT, blocks
 from nemotron_asr.errors import INTERNAL, INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE
 
-PAGE = (ROOT / "docs" / "batch.md").read_text(encoding="utf-8")
+PATH = ROOT / "docs" / "batch.md"
+PAGE = PATH.read_text(encoding="utf-8")
 ASR = f"{shlex.quote(sys.executable)} -m asr_client.cli"
-
-
-def snippets(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
 
 
 def execute(*command: str, folder) -> str:
@@ -35,8 +32,8 @@ def execute(*command: str, folder) -> str:
 
 def test_the_examples_run_in_order(samples, tmp_path):
     (tmp_path / "samples").symlink_to(ROOT / "samples")
-    _install, first, again, _ray = snippets("sh")
-    jsonl, parquet = snippets("python")
+    _install, first, again, _ray = blocks(PATH, "sh")
+    jsonl, parquet = blocks(PATH, "python")
     execute("bash", "-ec", first.replace(".venv/bin/asr", ASR), folder=tmp_path)
     shown = execute(sys.executable, "-c", jsonl, folder=tmp_path)
     assert shown.count(".flac ") == len(samples)
@@ -61,7 +58,7 @@ def test_the_examples_run_in_order(samples, tmp_path):
 
 
 def test_command_lines_for_ray_are_valid():
-    *_, ray = snippets("sh")
+    *_, ray = blocks(PATH, "sh")
     addresses = []
     for line in ray.splitlines():
         _asr, _batch, *arguments = shlex.split(line, comments=True)
@@ -70,7 +67,7 @@ def test_command_lines_for_ray_are_valid():
 
 
 def test_the_manifest_is_one(tmp_path):
-    (snippet,) = snippets("json")
+    (snippet,) = blocks(PATH, "json")
     (tmp_path / "m.jsonl").write_text(snippet)
     assert len(Manifest(str(tmp_path / "m.jsonl")).scan()) == 3
 

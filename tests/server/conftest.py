@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import trustme
 from safetensors.torch import load_file, save_file
 
 import reference
@@ -82,3 +83,16 @@ def live_repository(tmp_path_factory) -> Path:
     directory = tmp_path_factory.mktemp("live_repository")
     shutil.copytree(ROOT / "model_repository" / "asr_streaming", directory / "asr_streaming")
     return directory
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory):
+    """A certificate of who signs, a gateway's, and its key: three PEM files."""
+    folder = tmp_path_factory.mktemp("tls")
+    signs = trustme.CA()
+    made = signs.issue_cert("127.0.0.1", "localhost")
+    files = [folder / name for name in ("ca.pem", "cert.pem", "key.pem")]
+    signs.cert_pem.write_to_path(files[0])
+    made.cert_chain_pems[0].write_to_path(files[1])
+    made.private_key_pem.write_to_path(files[2])
+    return files

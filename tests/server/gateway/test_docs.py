@@ -15,15 +15,11 @@ import soundfile
 from asr_client.cli import main
 from asr_gateway import errors
 from asr_server.cli import serve
-from conftest import ROOT
+from conftest import ROOT, blocks
 from server.gateway.test_page import CHROMIUM, QUIET, sync_api
 
 pytestmark = pytest.mark.server
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks/README.md"]
-
-
-def blocks(path: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
 
 
 def examples(language: str, pages: list[Path] = PAGES):

@@ -28,7 +28,7 @@ from schemathesis.specs.openapi.checks import (
 
 from server.conftest import Served, pcm, wav
 from server.gateway.conftest import RunningGateway, wait_for
-from server.gateway.test_hostile import connect, handshake, is_closed
+from server.gateway.test_hostile import connect, handshake, is_closed, masked
 from server.gateway.test_openai import form
 
 pytestmark = pytest.mark.server
@@ -116,13 +116,6 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
-def frame(payload: bytes, opcode: int) -> bytes:
-    """A frame of a client, its mask 0."""
-    size = len(payload)
-    length = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
-    return bytes([0x80 | opcode]) + length + bytes(4) + payload
-
-
 @pytest.mark.parametrize("path", ["/v1/stream?language=auto", "/v1/realtime"])
 def test_mutated_frames_harm_no_neighbour(gateway, served, path):
     rng = random.Random(7)
@@ -132,12 +125,13 @@ def test_mutated_frames_harm_no_neighbour(gateway, served, path):
             for _ in range(rng.randrange(1, 6)):
                 event = json.dumps(rng.choice(EVENTS)).encode()
                 event = mutated(event, rng) if rng.random() < 0.5 else event
-                frames.append(rng.choice([frame(event, 1), frame(event[:125], rng.randrange(16))]))
-                frames.append(frame(rng.randbytes(rng.randrange(3200)), 2))
+                odd = masked(0x80 | rng.randrange(16), event[:125])
+                frames.append(rng.choice([masked(0x81, event), odd]))
+                frames.append(masked(0x82, rng.randbytes(rng.randrange(3200))))
             data = b"".join(frames)
             with handshake(gateway, path) as connection, suppress(OSError):
                 connection.sendall(mutated(data, rng) if rng.random() < 0.5 else data)
-                connection.sendall(frame(b"", 8))
+                connection.sendall(masked(0x88))
                 connection.shutdown(SHUT_WR)
                 assert is_closed(connection)
     unharmed(gateway)
@@ -149,7 +143,8 @@ def test_frames_before_the_answer_to_the_handshake(gateway):
         b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
         b"Sec-WebSocket-Version: 13\r\n\r\n"
     )
-    for early in (frame(b'{"type": "end"}', 1), frame(b"\xff", 1), b"\xff" * 9, frame(b"", 8)):
+    text = (masked(0x81, data) for data in (b'{"type": "end"}', b"\xff"))
+    for early in (*text, b"\xff" * 9, masked(0x88)):
         with connect(gateway) as connection:
             connection.sendall(asked + early * 3)
             connection.shutdown(SHUT_WR)

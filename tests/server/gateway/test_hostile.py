@@ -193,8 +193,9 @@ def clients_of(gateway: RunningGateway) -> set[tuple[str, int]]:
 
 def masked(first: int, payload: bytes = b"") -> bytes:
     """A frame of a client; the mask is 0.  first: FIN and the opcode."""
-    assert len(payload) < 126
-    return bytes([first, 0x80 | len(payload), 0, 0, 0, 0]) + payload
+    size = len(payload)
+    length = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
+    return bytes([first]) + length + bytes(4) + payload
 
 
 FLOODS = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -228,15 +227,8 @@ def test_models_and_health(gateway):
     assert error.code() == grpc.StatusCode.NOT_FOUND
 
 
-def test_keys_limits_tls_and_a_stop(served, tmp_path):
-    if shutil.which("openssl") is None:
-        pytest.skip("needs openssl")
-    cert, secret = tmp_path / "cert.pem", tmp_path / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", secret, "-out",
-         cert, "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+def test_keys_limits_tls_and_a_stop(served, authority, tmp_path):
+    root, cert, secret = authority
     keys = tmp_path / "keys.json"
     key = add_key(keys, "one", max_sessions=1, requests_per_minute=None)
     gateway = start_gateway(
@@ -247,12 +239,12 @@ def test_keys_limits_tls_and_a_stop(served, tmp_path):
         config = riva.client.RecognitionConfig(language_code="en-US")
         audio = pcm(20_000, seed=14)
         for bad in (None, "wrong"):
-            asr = service(gateway, bad, ssl_root_cert=cert)
+            asr = service(gateway, bad, ssl_root_cert=root)
             error = refused(lambda asr=asr: asr.offline_recognize(wav(audio), config))
             assert error.code() == grpc.StatusCode.UNAUTHENTICATED
             error = refused(lambda asr=asr: list(_held(asr, [])))
             assert error.code() == grpc.StatusCode.UNAUTHENTICATED
-        asr = service(gateway, key, ssl_root_cert=cert)
+        asr = service(gateway, key, ssl_root_cert=root)
         assert asr.offline_recognize(wav(audio), config).results
         error = refused(lambda: asr.offline_recognize(bytes((1 << 20) + 1), config))
         assert "1048576" in error.details()

@@ -9,7 +9,6 @@ import ssl
 import httpx
 import openai
 import pytest
-import trustme
 from websockets.sync.client import connect
 
 from server.conftest import pcm, wav
@@ -19,19 +18,6 @@ from server.gateway.test_riva import PUNCTUATED, live, live_config, results_of, 
 
 pytestmark = pytest.mark.server
 AUDIO = pcm(40_000, seed=41)
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory):
-    """A certificate of who signs, the gateway's, and its key: three PEM files."""
-    folder = tmp_path_factory.mktemp("tls")
-    signs = trustme.CA()
-    made = signs.issue_cert("127.0.0.1", "localhost")
-    files = [folder / name for name in ("ca.pem", "cert.pem", "key.pem")]
-    signs.cert_pem.write_to_path(files[0])
-    made.cert_chain_pems[0].write_to_path(files[1])
-    made.private_key_pem.write_to_path(files[2])
-    return files
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 
@@ -13,21 +12,14 @@ import pytest
 from deploy.chart import TLS, environment, needs_helm, render
 from server.replicas.cluster import BIND, HOSTS, LIMIT_S, free_ports, wait_for
 
-pytestmark = [
-    pytest.mark.server,
-    needs_helm,
-    pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl"),
-]
+pytestmark = [pytest.mark.server, needs_helm]
 ELSEWHERE = HOSTS["a"]  # where what listens at every address can be reached, and loopback's cannot
 
 
-def test_a_pod_with_tls_opens_its_doors_and_no_others(checkpoints, live_repository, tmp_path):
-    cert, key, keys = tmp_path / "tls.crt", tmp_path / "tls.key", tmp_path / "keys.json"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert,
-         "-subj", "/CN=localhost"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+def test_a_pod_with_tls_opens_its_doors_and_no_others(
+    checkpoints, live_repository, authority, tmp_path
+):
+    (_, cert, key), keys = authority, tmp_path / "keys.json"
     subprocess.run([sys.executable, "-m", "asr_client.cli", "gateway-key", "one", "--file", keys])
     env = environment(render(*TLS)) | {"ASR_CHECKPOINT": str(checkpoints("tiny"))}
     env |= {"ASR_MODEL_REPOSITORY": str(live_repository), "ASR_GATEWAY_KEYS": str(keys)}
