@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -88,3 +94,18 @@ def test_depthwise_convolution(dtype, bias):
         torch.testing.assert_close(
             DepthwiseConv(conv.weight, conv.bias)(x), expected, atol=0.02, rtol=0.02
         )
+
+
+def test_weights_lie_on_huge_pages():
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not setting.exists() or "[never]" in setting.read_text():
+        pytest.skip("this kernel has none")
+    script = (
+        "import torch, nemotron_asr\n"
+        "weight = torch.zeros(1 << 26, dtype=torch.uint8)\n"
+        "print(open('/proc/self/smaps_rollup').read())\n"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
+    huge_kb = int(re.search(r"AnonHugePages: +(\d+) kB", done.stdout)[1])
+    assert huge_kb > (1 << 15), done.stdout  # at least half: memory may be in pieces
