@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 from click.core import ParameterSource
 
 from asr_client.option_flags import option_flags
-from nemotron_asr.errors import INTERNAL
+from nemotron_asr.errors import INVALID_ARGUMENT
 from nemotron_asr.options import FILE
 from nemotron_asr.settings import DEVICES, DTYPES
 
@@ -29,7 +30,7 @@ from .settings import WorkerSettings
 _SETTINGS = WorkerSettings(checkpoint="")
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 SHOWN = {"show_default": True}
-MAX_INTERNAL = 50  # in a row: then it is not the files
+MAX_FAILURES = 50  # in a row: then it is not the files
 
 
 class Stopped(KeyboardInterrupt):
@@ -110,6 +111,14 @@ class Stopped(KeyboardInterrupt):
     **SHOWN,
 )
 @click.option(
+    "--max-failures",
+    type=click.IntRange(0),
+    default=MAX_FAILURES,
+    help="Files in a row that are gone, unreadable or bring the model down, at which the run fails "
+    "without a record of them; 0: any number.",
+    **SHOWN,
+)
+@click.option(
     "--ray",
     "ray_address",
     is_flag=False,
@@ -132,6 +141,7 @@ def batch(
     ignore: tuple[str, ...],
     checkpoint: Path | None,
     workers: int | None,
+    max_failures: int,
     ray_address: str | None,
     num_cpus: float,
     num_gpus: float | None,
@@ -165,7 +175,7 @@ def batch(
                 return Pool(settings, workers)
             return _ray(settings, ray_address, workers, num_cpus, num_gpus)
 
-        run(Manifest(manifest, ignore), output, settings, runner)
+        run(Manifest(manifest, ignore), output, settings, runner, max_failures)
     except BatchError as error:
         raise click.ClickException(str(error)) from error
     except Stopped as stopped:
@@ -173,9 +183,17 @@ def batch(
         ctx.exit(128 + stopped.number)
 
 
-def run(manifest: Manifest, path: Path, settings: WorkerSettings, runner: Callable) -> None:
+def run(
+    manifest: Manifest,
+    path: Path,
+    settings: WorkerSettings,
+    runner: Callable,
+    max_failures: int = MAX_FAILURES,
+) -> None:
     """Write the records that are missing.  runner: makes a context manager with `run`.
 
+    So many files in a row that fail for no fault of their own (storage that is away, a broken GPU)
+    get no record, so that the next run tries them again.
     Raises BatchError, and Stopped at a signal.
     """
     common = {"checkpoint": Path(settings.checkpoint).name, "dtype": settings.dtype}
@@ -187,7 +205,7 @@ def run(manifest: Manifest, path: Path, settings: WorkerSettings, runner: Callab
         done = np.fromiter((hash(row_id) for row_id in output.done()), np.int64)
         todo = ~np.isin(ids, done)
         report = Report(len(todo), len(todo) - int(todo.sum()))
-        num_internal = 0
+        failures: list[Record] = []  # in a row
         try:
             if todo.any():
                 # Twice, as Ray takes SIGTERM when it starts.
@@ -195,9 +213,13 @@ def run(manifest: Manifest, path: Path, settings: WorkerSettings, runner: Callab
                     for index, record in source.run(manifest.rows(ids, todo), int(todo.sum())):
                         if todo[index]:  # Ray may have done a block twice
                             todo[index] = False
-                            output.write(record)
                             report.add(record)
-                            num_internal = _in_a_row(num_internal, record)
+                            failures.append(record)
+                            if not (max_failures and _is_none_of_the_file(record)):
+                                _write(output, failures)
+                            elif len(failures) == max_failures:
+                                raise _too_many(failures)
+                _write(output, failures)
         finally:
             click.echo(report.summary(), err=True)
     if todo.any():
@@ -221,17 +243,25 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _in_a_row(num_internal: int, record: Record) -> int:
-    """How many have failed as INTERNAL since one did not fail.  Raises BatchError for too many."""
-    if record["error"] is None:
-        return 0
-    num_internal += record["error"]["code"] == INTERNAL
-    if num_internal == MAX_INTERNAL:
-        raise BatchError(
-            f"{MAX_INTERNAL} files in a row are {INTERNAL}, the last {record['id']!r}: "
-            f"{record['error']['message']}"
-        )
-    return num_internal
+def _write(output: Output, records: list[Record]) -> None:
+    for record in records:
+        output.write(record)
+    records.clear()
+
+
+def _is_none_of_the_file(record: Record) -> bool:
+    """Whether it failed, and the reason may be elsewhere."""
+    return record["error"] is not None and record["error"]["code"] != INVALID_ARGUMENT
+
+
+def _too_many(failures: list[Record]) -> BatchError:
+    codes = Counter(record["error"]["code"] for record in failures)
+    last = failures[-1]
+    return BatchError(
+        f"{len(failures)} files in a row failed, {', '.join(codes)}, the last {last['id']!r}: "
+        f"{last['error']['message']}. They have no record: the same command tries them again, and "
+        "--max-failures 0 gives them one"
+    )
 
 
 def _sha256(path: str) -> str | None:

@@ -17,6 +17,8 @@ from .errors import BatchError
 from .records import Record, schema
 
 PART_ROWS = 10_000
+PART_BYTES = 256 << 20  # of records as JSON: words of long recordings are many
+GROUP_BYTES = 8 << 20  # that are held as Python's objects at a time, some 64 MB
 FORMATS = (".jsonl", ".parquet")
 
 
@@ -27,16 +29,25 @@ class Lines:
         self.path = path
         self._file: BinaryIO | None = None
 
-    def records(self) -> Iterator[Record]:
-        """Raises BatchError for a whole line that is no record."""
+    def groups(self, num_bytes: int) -> Iterator[list[Record]]:
+        """All records, in lists whose lines have so many bytes or a little more.
+
+        Raises BatchError for a whole line that is no record.
+        """
         if not self.path.exists():
             return
-        whole = 0
+        whole, group, begin = 0, [], 0
         with self.path.open("rb") as file:
             for number, line in enumerate(file, start=1):
-                if line.endswith(b"\n"):
-                    whole += len(line)
-                    yield self._record(number, line)
+                if not line.endswith(b"\n"):
+                    break
+                whole += len(line)
+                group.append(self._record(number, line))
+                if whole - begin >= num_bytes:
+                    yield group
+                    group, begin = [], whole
+        if group:
+            yield group
         if whole < self.path.stat().st_size:
             os.truncate(self.path, whole)
 
@@ -50,14 +61,16 @@ class Lines:
 
     def done(self) -> Iterator[str]:
         """The ids of all records.  To be exhausted before the first `write`."""
-        for record in self.records():
-            yield record["id"]
+        for group in self.groups(GROUP_BYTES):
+            yield from (record["id"] for record in group)
 
-    def write(self, record: Record) -> None:
+    def write(self, record: Record) -> int:
+        """How many bytes the file has then."""
         self._file = self._file or self.path.open("ab")
         self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
         # The kernel has it, so that it outlives this process; a disk that is full says so here.
         self._file.flush()
+        return self._file.tell()
 
     def is_empty(self) -> bool:
         return not self.path.exists() or not self.path.stat().st_size
@@ -106,9 +119,9 @@ class Parts:
         yield from pending
 
     def write(self, record: Record) -> None:
-        self._pending.write(record)
+        num_bytes = self._pending.write(record)
         self._num_pending += 1
-        if self._num_pending >= self._part_rows:
+        if self._num_pending >= self._part_rows or num_bytes >= PART_BYTES:
             self._seal()
 
     def close(self) -> None:
@@ -130,12 +143,13 @@ class Parts:
 
         self._sealing = True
         self._pending.close()
-        table = pa.Table.from_pylist(list(self._pending.records()), schema=schema())
         parts = self._parts()
         number = int(parts[-1].stem.removeprefix("part-")) + 1 if parts else 0
         new = self.path / "_part.tmp"
         with new.open("wb") as file:
-            pq.write_table(table, file)
+            with pq.ParquetWriter(file, schema()) as writer:
+                for group in self._pending.groups(GROUP_BYTES):
+                    writer.write_table(pa.Table.from_pylist(group, schema=schema()))
             file.flush()
             os.fsync(file.fileno())  # or the name may outlive a power cut and the content not
         new.rename(self.path / f"part-{number:06}.parquet")

@@ -12,14 +12,14 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from asr_batch.command import MAX_INTERNAL, Stopped, run, stoppable
+from asr_batch.command import MAX_FAILURES, Stopped, run, stoppable
 from asr_batch.errors import BatchError
 from asr_batch.manifest import Manifest, Row
 from asr_batch.progress import LINE_EVERY_S, Report
 from asr_batch.records import failed
 from asr_batch.settings import WorkerSettings
 from asr_client.cli import main
-from nemotron_asr.errors import AsrError, invalid
+from nemotron_asr.errors import NOT_FOUND, UNAVAILABLE, AsrError, invalid
 
 SETTINGS = WorkerSettings("checkpoints/demo")
 
@@ -104,16 +104,44 @@ def test_another_list_of_words_is_another_run(manifest, tmp_path):
         run(manifest, tmp_path / "o.jsonl", settings, None)
 
 
-def test_many_files_in_a_row_that_fail_inside_end_the_run(tmp_path):
-    (tmp_path / "m.txt").write_text("".join(f"{i}\n" for i in range(3 * MAX_INTERNAL)))
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("CUDA"), "INTERNAL, the last '{last}': RuntimeError: CUDA"),
+        (AsrError(UNAVAILABLE, "expired"), "UNAVAILABLE, the last '{last}': expired"),
+        (AsrError(NOT_FOUND, "unmounted"), "NOT_FOUND, the last '{last}': unmounted"),
+    ],
+)
+def test_many_failures_in_a_row_end_the_run_and_are_tried_again(tmp_path, error, said):
+    (tmp_path / "m.txt").write_text("".join(f"{i}\n" for i in range(3 * MAX_FAILURES)))
     manifest, path = Manifest(str(tmp_path / "m.txt")), tmp_path / "o.jsonl"
-    last = MAX_INTERNAL - 1
-    said = f"{MAX_INTERNAL} files in a row are INTERNAL, the last '{last}': RuntimeError: CUDA"
-    with pytest.raises(BatchError, match=said):
-        run(manifest, path, SETTINGS, Workers(lambda _: 1, RuntimeError("CUDA")))
-    assert len(records_of(path)) == MAX_INTERNAL
+    said = f"{MAX_FAILURES} files in a row failed, {said.format(last=MAX_FAILURES - 1)}"
+    for _ in range(2):
+        with pytest.raises(BatchError, match=said):
+            run(manifest, path, SETTINGS, Workers(lambda _: 1, error))
+        assert not path.exists()
     run(manifest, path, SETTINGS, Workers(lambda _: 1))  # files that are none are no such failure
-    assert len(records_of(path)) == 3 * MAX_INTERNAL
+    assert len(records_of(path)) == 3 * MAX_FAILURES
+
+
+@pytest.mark.parametrize("max_failures", [0, 7])
+def test_files_that_are_gone_get_their_record(manifest, tmp_path, max_failures):
+    """Where they are fewer, or as many as may be."""
+    workers = Workers(lambda _: 1, AsrError(NOT_FOUND, "no such file"))
+    run(manifest, tmp_path / "o.jsonl", SETTINGS, workers, max_failures)
+    assert [one["id"] for one in records_of(tmp_path / "o.jsonl")] == list("abcdef")
+
+
+def test_failures_are_counted_anew_after_one_that_is_none(manifest, tmp_path):
+    class Mixed(Workers):
+        def run(self, rows, _num_rows):
+            for row in rows:
+                gone = AsrError(NOT_FOUND, "gone")
+                yield row.index, failed(row, invalid("no audio") if row.id == "c" else gone)
+
+    with pytest.raises(BatchError, match="3 files in a row failed, NOT_FOUND, the last 'f'"):
+        run(manifest, tmp_path / "o.jsonl", SETTINGS, Mixed(None), max_failures=3)
+    assert [one["id"] for one in records_of(tmp_path / "o.jsonl")] == ["a", "b", "c"]
 
 
 def test_nothing_to_do_starts_nobody(manifest, tmp_path):

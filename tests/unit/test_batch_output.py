@@ -120,6 +120,17 @@ def test_parquet_holds_what_the_lines_hold(tmp_path):
     assert pq.read_table(tmp_path / "o.parquet").to_pylist() == [full, record("b")]
 
 
+def test_records_of_long_recordings_are_sealed_early_and_a_few_at_a_time(tmp_path, monkeypatch):
+    size = len(json.dumps(record("a"))) + 1
+    monkeypatch.setattr("asr_batch.output.PART_BYTES", 5 * size)
+    monkeypatch.setattr("asr_batch.output.GROUP_BYTES", 2 * size)
+    write_all(Parts(tmp_path), "abcdefg")
+    parts = [pq.ParquetFile(path) for path in sorted(tmp_path.glob("*.parquet"))]
+    groups = [[p.metadata.row_group(i).num_rows for i in range(p.num_row_groups)] for p in parts]
+    assert groups == [[2, 2, 1], [2]]
+    assert pq.read_table(tmp_path)["id"].to_pylist() == list("abcdefg")
+
+
 def test_an_output_that_failed_before_it_was_read_keeps_its_pending_records(tmp_path):
     path = tmp_path / "o.parquet"
     with Output(path, RUN):
