@@ -27,7 +27,7 @@ TRITON = ("--set", "triton.enabled=true,triton.from[0].podSelector.matchLabels.s
 OTHERS = (
     "--set", "ingress.enabled=true,ingress.className=nginx,ingress.tlsSecret=site",
     "--set", "checkpoint.claim=models,checkpoint.subPath=nemotron,runtimeClassName=nvidia",
-    "--set-string", "server.env[0].name=ASR_THREADS,server.env[0].value=4,podLabels.team=speech",
+    "--set-string", "server.env[0].name=ASR_MAX_FILE_S,server.env[0].value=60,podLabels.a=b",
     "--set-string", "nodeSelector.gpu=true,podAnnotations.note=1,service.annotations.a=b",
     "--set", "imagePullSecrets[0].name=registry,service.type=LoadBalancer",
     "--set", "networkPolicy.from[0].namespaceSelector.matchLabels.speech=yes",
@@ -76,7 +76,10 @@ def container(objects) -> dict:
 
 
 def environment(objects) -> dict[str, str]:
-    return {one["name"]: one["value"] for one in container(objects)["env"]}
+    """Of the container.  What is there twice no cluster takes."""
+    variables = {one["name"]: one["value"] for one in container(objects)["env"]}
+    assert len(variables) == len(container(objects)["env"])
+    return variables
 
 
 def validate(one: dict, version: str) -> None:

@@ -153,15 +153,22 @@ def test_volumes_are_mounted_and_there(objects):
     assert volumes == [one["name"] for one in container(objects)["volumeMounts"]]
 
 
-def test_the_autoscaler_begins_with_its_least():
-    """In a cluster an upgrade keeps what runs: without a number it would be one."""
-    scaled = only(render(*SCALED, "--set", "autoscaler.minReplicas=3"), "Deployment")
-    assert scaled["spec"]["replicas"] == 3
+def test_the_number_of_pods_is_the_autoscalers():
+    """A number in the chart would be set again by every upgrade, rollback and sync."""
+    assert "replicas" not in only(render(*SCALED), "Deployment")["spec"]
     assert only(render(), "Deployment")["spec"]["replicas"] == 2
     target = only(render(*SCALED), "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]
     deployment = only(render(*SCALED), "Deployment")
     assert target["name"] == deployment["metadata"]["name"]
     assert (target["kind"], target["apiVersion"]) == ("Deployment", deployment["apiVersion"])
+
+
+def test_uploads_of_all_processes_fit_into_a_pod():
+    for processes, files in ((1, "4"), (2, "2"), (3, "1")):
+        objects = render("--set", f"gateway.processes={processes}")
+        assert environment(objects)["ASR_GATEWAY_MAX_FILES"] == files
+    done = helm("template", "test", str(CHART), "--set", "gateway.processes=5")
+    assert "gateway.maxFiles is 4; valid: at least gateway.processes, 5" in done.stderr
 
 
 # --- of one mind with the server ---
@@ -274,6 +281,7 @@ def test_images_are_those_of_the_makefile():
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert chart["appVersion"] == version
     assert container(render())["image"].endswith(f":{version}")
+    assert container(render(*GPU))["image"].endswith(f":{version}-gpu")
 
 
 def test_gpu_values_ask_for_one():

@@ -26,3 +26,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "speech.grace" -}}
 {{- add .Values.drain.preStopSeconds .Values.drain.timeoutSeconds 60 -}}
 {{- end -}}
+
+{{- /* Of each process: a pod's /tmp holds those of all. */ -}}
+{{- define "speech.maxFiles" -}}
+{{- if gt (int .Values.gateway.processes) (int .Values.gateway.maxFiles) -}}
+{{- fail (printf "gateway.maxFiles is %v; valid: at least gateway.processes, %v" .Values.gateway.maxFiles .Values.gateway.processes) -}}
+{{- end -}}
+{{- div .Values.gateway.maxFiles .Values.gateway.processes -}}
+{{- end -}}
