@@ -85,6 +85,16 @@ class AsyncLiveStream:
         """What the stream ended of, None while it lives and after its end."""
         return self._error
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether `end` was called."""
+        return self._session.ending
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether the server has something to answer, or is away for now."""
+        return self._error is None and (self._call is None or bool(self._session.in_flight))
+
     async def open(self) -> AsyncLiveStream:
         """Wait for the server's consent.
 

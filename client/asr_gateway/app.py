@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import yaml
@@ -46,16 +47,16 @@ def make_app(settings: GatewaySettings, gateway: Gateway | None = None) -> Starl
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        await gateway.open()
-        riva = None if settings.riva_port is None else RivaServer(gateway)
-        try:
-            if riva is not None:
+        async with AsyncExitStack() as stack:
+            await gateway.open()
+            stack.push_async_callback(gateway.close)
+            if settings.riva_port is not None:
+                riva = RivaServer(gateway)
+                draining = asyncio.create_task(riva.drain())
+                stack.callback(draining.cancel)
+                stack.push_async_callback(riva.stop)
                 await riva.start()
             yield
-        finally:
-            if riva is not None:
-                await riva.stop()
-            await gateway.close()
 
     app = Starlette(
         routes=[
@@ -182,12 +183,18 @@ class Traced:
 
 
 class SafeHeaders(HttpLayer):
-    """Adds headers that keep a browser from doing more with an answer than it should."""
+    """Adds headers that keep a browser from doing more with an answer than it should.
+
+    In a drain also the one that has a client connect anew, to a gateway that goes on.
+    """
 
     async def _request(self, scope, receive, send) -> None:
+        places = scope["app"].state.gateway.places
+
         async def send_with_headers(message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *_SAFE]
+                last = [(b"connection", b"close")] if places.draining else []
+                message["headers"] = [*message["headers"], *_SAFE, *last]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

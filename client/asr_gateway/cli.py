@@ -106,7 +106,11 @@ _OPEN_WARNING = (
     "--file", "path", type=click.Path(path_type=Path, dir_okay=False), default="keys.json",
     show_default=True, help="The gateway's --keys; it is made if need be.",
 )  # fmt: skip
-@click.option("--max-sessions", type=click.IntRange(1), help="Live streams of this key at a time.")
+@click.option(
+    "--max-sessions",
+    type=click.IntRange(1),
+    help="Live streams of this key at a time, in each of the gateway's processes.",
+)
 @click.option("--requests-per-minute", type=click.FloatRange(0.1), help="New streams and files.")
 @click.help_option("-h", "--help")
 def gateway_key(

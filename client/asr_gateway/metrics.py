@@ -7,12 +7,15 @@ import os
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from nemotron_asr.errors import INTERNAL, UNAVAILABLE
+
+_DOORS = ("openai", "realtime", "websocket", "riva")
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _LAG = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
 class Metrics:
-    """What every door counts. `door`: openai, realtime, websocket, riva."""
+    """What every door counts."""
 
     def __init__(self):
         self.registry = CollectorRegistry()
@@ -39,6 +42,10 @@ class Metrics:
         self.loop_lag = Histogram(
             "asr_gateway_loop_lag_seconds", "How late the event loop is", buckets=_LAG, **mine
         )
+
+        for door in _DOORS:  # an alert sees the first of them only where it grows from 0
+            for reason in (INTERNAL, UNAVAILABLE):
+                self.ended.labels(door, reason)
 
     def page(self) -> bytes:
         """In Prometheus' text format, of all processes of this gateway."""

@@ -193,7 +193,7 @@ class FileEvents(Response):
     async def _answer(self) -> None:
         blocks = file_blocks(self._data, MAX_STREAMED_S, self._channel)
         first = await _next(blocks)
-        with self._gateway.places.session(DOOR, self._caller):
+        with self._gateway.places.session(DOOR, self._caller, of_file=True):
             async with self._gateway.live(DOOR, self._caller, True, **self._options) as session:
                 await self._start()
                 await together(self._tell(session), _feed(session, first, blocks))

@@ -12,6 +12,8 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
+from asr_client.errors import ServerUnavailable
+
 from .errors import TooLarge, invalid
 from .settings import MIB, GatewaySettings
 
@@ -35,7 +37,7 @@ async def read_form(request: Request, settings: GatewaySettings) -> Form:
     """The form of a request, of which no more reaches the disk than may be sent.
 
     Raises InvalidArgument (what is wrong with it), TooLarge, HTTPException 408 where the client
-    stops sending, ClientDisconnect.
+    stops sending, ClientDisconnect, ServerUnavailable where the disk is full.
     """
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise invalid("the body is no multipart/form-data with a file in it")
@@ -52,6 +54,9 @@ async def read_form(request: Request, settings: GatewaySettings) -> Form:
     except (MultiPartException, UnicodeError) as error:  # of an odd charset
         reason = getattr(error, "message", None) or str(error)
         raise invalid(f"the form cannot be read: {reason}") from None
+    except OSError as error:
+        reason = f"the upload cannot be stored: {error.strerror}"
+        raise ServerUnavailable(f"UNAVAILABLE: {reason}") from None
     try:
         if not parser.is_whole:
             raise invalid("the form ends early: its last boundary is missing")

@@ -97,7 +97,10 @@ class Session:
     async def run(self) -> None:
         """Until the client leaves.  Raises WebSocketDisconnect, ClientError."""
         await self._tell_session("created", self._is_beta)
-        await together(self._hear(), self._tell(), self._inbox.watch())
+        await together(self._hear(), self._tell(), self._inbox.watch(self._is_behind))
+
+    def _is_behind(self) -> bool:
+        return self._stream is not None and self._stream.is_behind
 
     def error_event(self, error: ClientError, event_id: object = None) -> dict:
         """event_id: the client's, of what was wrong."""

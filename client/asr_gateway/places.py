@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,11 +21,23 @@ class Places:
     """Those of one process."""
 
     def __init__(self, settings: GatewaySettings, access: Access, metrics: Metrics):
-        self.draining = False  # nothing new: the process stops once what is open is over
+        self._drain = asyncio.Event()
         self._settings, self._access = settings, access
         self._refused = metrics.refused
         self._sessions = self._streams = self._files = self._answers = 0
         self._arriving: dict[Callable[[], None], tuple[Caller, float]] = {}  # the oldest first
+
+    @property
+    def draining(self) -> bool:
+        """Whether nothing new is taken: the process stops once what is open is over."""
+        return self._drain.is_set()
+
+    def drain(self) -> None:
+        """Take nothing new from now on."""
+        self._drain.set()
+
+    async def until_draining(self) -> None:
+        await self._drain.wait()
 
     @property
     def is_busy(self) -> bool:
@@ -46,13 +59,14 @@ class Places:
             raise ServerUnavailable("UNAVAILABLE: draining: this gateway stops soon; try another")
 
     @contextmanager
-    def session(self, door: str, caller: Caller) -> Iterator[None]:
-        """A connection for live audio, also while it says nothing.
+    def session(self, door: str, caller: Caller, of_file: bool = False) -> Iterator[None]:
+        """A connection for live audio, also while it says nothing.  of_file: it was let in as such.
 
         Raises TooMuch, ServerUnavailable.
         """
         with self._counting_refusals(door):
-            self.check_draining()
+            if not of_file:
+                self.check_draining()
             if self._sessions >= self._settings.max_sessions:
                 raise TooMuch(f"{self._sessions} sessions are open, as many as may be")
             caller.begin_session()

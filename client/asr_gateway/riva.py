@@ -99,6 +99,14 @@ class RivaServer:
             raise OSError(f"cannot listen at {address} for Riva's clients") from None
         await self._server.start()
 
+    async def drain(self) -> None:
+        """When the process is to stop, tell clients to call elsewhere and let their calls end.
+
+        A connection that lives on would bring its next calls here, where they are refused.
+        """
+        await self._gateway.places.until_draining()
+        await self._server.stop(self._gateway.settings.drain_timeout_s)
+
     async def stop(self) -> None:
         """Take no more calls; those that are about to end do, all others are ended."""
         await self._server.stop(STOP_S)

@@ -104,8 +104,8 @@ class _Server(uvicorn.Server):
         if self._gateway.places.draining:
             super().handle_exit(sig, frame)
         else:
-            self._gateway.places.draining = True
             self._stop_at_s = time.monotonic() + self._drain_timeout_s
+            self._gateway.places.drain()
 
     async def on_tick(self, counter: int) -> bool:
         places = self._gateway.places

@@ -62,14 +62,16 @@ class Inbox:
             raise invalid("audio before a JSON object of options")
         return message
 
-    async def watch(self) -> None:
-        """Never returns.
+    async def watch(self, is_behind: Callable[[], bool] = lambda: False) -> None:
+        """Never returns.  is_behind: whether it is the client who waits.
 
         Raises StreamNotFound once nothing came for idle_timeout_s, WebSocketDisconnect.
         """
         while True:
             left_s = LOOK_S
             if self._since_s is not None:
+                if is_behind():
+                    self._since_s = time.monotonic()
                 left_s = self._since_s + self._idle_timeout_s - time.monotonic()
             elif self._is_gone():
                 raise WebSocketDisconnect(1006)

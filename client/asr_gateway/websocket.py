@@ -60,13 +60,17 @@ async def _converse(
         options |= {"encoding": "pcm16", "sample_rate": decoder.sample_rate}
     async with gateway.live(DOOR, caller, **options) as session:
         await out.send({"type": "ready", "session": session.id, "server": gateway.offer})
-        await together(_tell(out, session), _hear(inbox, session, decoder), inbox.watch())
+        watch = inbox.watch(lambda: session.stream.is_behind)
+        await together(_tell(out, session), _hear(inbox, session, decoder), watch)
 
 
 async def _hear(inbox: Inbox, session: LiveSession, decoder: OpusPackets | None) -> None:
+    """What comes after the end is passed over: a timer's keep_alive, a microphone's last packet."""
     stream = session.stream
     while True:
         message = await inbox.next()
+        if stream.is_ending:
+            continue
         if isinstance(message, bytes):
             await stream.send(decoder.decode(message) if decoder else message)
             continue
@@ -88,8 +92,12 @@ async def _tell(out: Outbox, session: LiveSession) -> None:
 
 
 def _as_json(result: Result) -> dict:
-    """A result without what it has not."""
-    return {name: value for name, value in asdict(result).items() if value not in (None, (), False)}
+    """A result without what it has not; 0 is something."""
+    return {
+        name: value
+        for name, value in asdict(result).items()
+        if not (value is None or value is False or value == ())
+    }
 
 
 def _as_message(error: ClientError) -> dict:

@@ -46,7 +46,7 @@ def test_a_connection_is_a_session_also_when_it_says_nothing():
         with some.stream("riva", one):
             assert some.is_busy
     assert one.sessions == other.sessions == 0
-    some.draining = True
+    some.drain()
     with pytest.raises(ServerUnavailable), some.session("riva", one):
         pass
 

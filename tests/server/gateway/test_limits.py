@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import struct
 import threading
+from tempfile import SpooledTemporaryFile
 from types import SimpleNamespace
 
 import grpc
@@ -12,7 +15,7 @@ import httpx
 import pytest
 from riva.client.proto.riva_asr_pb2 import RecognitionConfig, RecognizeRequest
 
-from asr_client.errors import InvalidArgument
+from asr_client.errors import InvalidArgument, ServerUnavailable
 from asr_gateway import riva_audio
 from asr_gateway.access import Access, Caller, add_key
 from asr_gateway.app import make_app
@@ -128,6 +131,43 @@ def test_a_header_that_does_not_end_is_read_once(monkeypatch):
     with pytest.raises(InvalidArgument, match="1024 messages"):
         live.push(b"")
     assert len(chunks) == 8000
+
+
+def test_an_upload_for_which_the_disk_has_no_room(monkeypatch):
+    class Full(SpooledTemporaryFile):
+        def write(self, _data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("starlette.formparsers.SpooledTemporaryFile", Full)
+    transport = httpx.ASGITransport(make_app(GatewaySettings(riva_port=None)))
+
+    async def upload() -> httpx.Response:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            file = {"file": ("a.wav", bytes(100))}
+            return await client.post("/v1/audio/transcriptions", files=file)
+
+    answer = asyncio.run(upload())
+    assert answer.status_code == 503
+    assert "No space left" in answer.json()["error"]["message"]
+
+
+def test_a_file_that_is_here_is_heard_also_in_a_drain():
+    places = Places(GatewaySettings(), Access(None), Metrics())
+    caller = Caller("one")
+    with places.file("openai", caller):
+        places.drain()
+        with places.session("openai", caller, of_file=True):
+            assert caller.sessions == 1
+        with pytest.raises(ServerUnavailable, match="draining"), places.session("riva", caller):
+            pass
+
+
+def test_errors_are_counted_from_0():
+    """An alert looks for growth, which a number that is new has not."""
+    page = Metrics().page().decode()
+    for door in ("openai", "realtime", "websocket", "riva"):
+        for code in ("INTERNAL", "UNAVAILABLE"):
+            assert f'sessions_ended_total{{door="{door}",reason="{code}"}} 0.0' in page
 
 
 def test_an_answer_that_is_not_sent_yet_keeps_the_process():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from contextlib import contextmanager, suppress
 from socket import SHUT_RDWR
 
@@ -65,6 +66,15 @@ def test_who_waits_is_neither_idle_nor_gone(pressed, triton):
         assert last == {"type": "end", "audio_processed_ms": 3_000_000}
         assert sent.is_set()
     assert triton.samples == 300 * 10 * 16_000
+
+
+def test_who_has_said_all_waits_for_the_rest(pressed, triton):
+    with speaking(pressed, SECOND, 5) as (socket, sent):
+        assert sent.wait(60)
+        time.sleep(6)  # three times the idle limit
+        triton.answer(1_000_000)
+        *_, last = (json.loads(message) for message in socket)
+        assert last == {"type": "end", "audio_processed_ms": 5000}
 
 
 def test_who_is_gone_behind_audio_that_waits_is_noticed(pressed):

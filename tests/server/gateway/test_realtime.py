@@ -444,7 +444,7 @@ class Lost:
             raise WebSocketDisconnect(1006)
         return json.dumps(self.events.pop(0))
 
-    async def watch(self):
+    async def watch(self, _is_behind):
         await asyncio.Event().wait()
 
     async def send(self, what):

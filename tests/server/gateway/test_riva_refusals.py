@@ -186,9 +186,11 @@ def test_a_client_that_is_gone_frees_its_slot(gateway, served):
     ]
     wait_for(lambda: active(served) == 4)
     before = gateway.metric("asr_gateway_sessions_ended_total", door="riva", reason="abandoned")
+    expired = total(served.server, "asr_streams_ended_total", reason="idle")
     for call in calls:
         call.cancel()
     wait_for(lambda: active(served) == 0, limit_s=20)
+    assert total(served.server, "asr_streams_ended_total", reason="idle") == expired
     gone.set()
     after = gateway.metric("asr_gateway_sessions_ended_total", door="riva", reason="abandoned")
     assert after - before == 4
@@ -273,6 +275,30 @@ def test_keys_limits_tls_and_a_stop(served, authority, tmp_path):
         assert gateway.process.wait(60) == 0
     finally:
         stop(gateway)
+
+
+def test_calls_of_a_connection_that_stays_go_elsewhere_in_a_drain(served):
+    """The gateway that goes tells its clients, so that no call of theirs comes to it."""
+    audio, config = pcm(20_000, seed=15), riva.client.RecognitionConfig(language_code="en-US")
+    first, second = start_gateway(served.server), None
+    try:
+        asr, more = service(first), threading.Event()
+        held = _held(asr, [audio[:10_000].tobytes()], more, [audio[10_000:].tobytes()])
+        begun = [next(held)]
+        first.process.terminate()
+        wait_for(lambda: httpx.get(f"{first.url}/ready").status_code == 503)
+        second = start_gateway(served.server, "--riva-port", str(first.riva_port))
+        for _ in range(5):
+            assert asr.offline_recognize(wav(audio), config).results
+        assert first.process.poll() is None
+        more.set()
+        text = text_of([r for r in results_of([*begun, *held]) if r.is_final])
+        assert text == live(served, audio, language="en-US").text
+        assert first.process.wait(60) == 0
+    finally:
+        stop(first)
+        if second is not None:
+            assert stop(second) == 0
 
 
 def _held(asr, packets, until: threading.Event | None = None, then=()):

@@ -51,6 +51,22 @@ def ragged(audio: np.ndarray, seed: int = 0):
         at += size
 
 
+def test_what_is_sent_after_the_end_is_passed_over(gateway, served):
+    audio = pcm(16_000 * 3, seed=4)
+    late = [
+        '{"type": "keep_alive"}',
+        audio[:999].tobytes(),
+        '{"type": "end"}',
+        '{"type": "finalize"}',
+    ]
+    results, last = talk(
+        gateway, [audio.tobytes(), '{"type": "end"}', *late], "/v1/stream?language=auto"
+    )
+    assert "".join(one.get("text", "") for one in results) == served.expected(audio).text
+    assert last == {"type": "end", "audio_processed_ms": 3000}
+    assert all(one["segment"] == 0 for one in results)  # also where it is 0
+
+
 @pytest.mark.parametrize("latency_ms", [80, 320, 1120])
 def test_text_and_words_are_the_librarys(gateway, served, latency_ms):
     audio = pcm(16_000 * 5 + 123, seed=latency_ms)
@@ -186,9 +202,11 @@ def test_a_client_that_is_gone_frees_its_slot(gateway, served):
     before = gateway.metric(
         "asr_gateway_sessions_ended_total", door="websocket", reason="abandoned"
     )
+    expired = total(served.server, "asr_streams_ended_total", reason="idle")
     for socket in sockets:
         socket.socket.shutdown(SHUT_RDWR)  # without a word of goodbye
     wait_for(lambda: active() == 0)
+    assert total(served.server, "asr_streams_ended_total", reason="idle") == expired
     assert gateway.metric("asr_gateway_sessions", door="websocket") == 0
     after = gateway.metric("asr_gateway_sessions_ended_total", door="websocket", reason="abandoned")
     assert after - before == 5
@@ -231,6 +249,7 @@ def test_sessions_may_end_when_the_gateway_is_told_to_stop(served):
         socket.send(audio[:20_000].tobytes())
         gateway.process.terminate()
         wait_for(lambda: httpx.get(f"{gateway.url}/ready").status_code == 503)
+        assert httpx.get(f"{gateway.url}/health").headers["connection"] == "close"
         with gateway.socket("/v1/stream") as late:
             assert json.loads(late.recv())["code"] == "UNAVAILABLE"
         socket.send(audio[20_000:].tobytes())
