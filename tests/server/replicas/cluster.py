@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ CONFIG = ROOT / "deploy" / "haproxy" / "haproxy.cfg"
 BIND, HOSTS = "127.0.0.1", {"a": "127.0.0.2", "b": "127.0.0.3"}
 DOORS = ("http", "riva", "triton")
 DRAIN_S = 600  # longer than anything here takes
+PRE_STOP_S = 1.0  # calls that are on their way to a server arrive before it is told to stop
 LIMIT_S = 300  # for anything on a busy machine
 wait_for = partial(wait_shorter, limit_s=LIMIT_S)
 
@@ -186,6 +188,7 @@ class Cluster:
         drained: called between.
         """
         self.proxy.set_state(replica.name, "drain")
+        time.sleep(PRE_STOP_S)
         replica.tell_to_stop()
         wait_for(lambda: not replica.has_gateway())
         drained()
