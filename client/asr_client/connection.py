@@ -18,6 +18,9 @@ _BROKEN = (
     grpc.StatusCode.INTERNAL,  # a reset: what the model refuses comes as an answer
     grpc.StatusCode.UNKNOWN,
 )
+# A server is seen within seconds of its return, however long it was away: gRPC would wait longer
+# and longer, up to two minutes, before it tries again, and calls fail at once meanwhile.
+_BACKOFF_MS = {"initial": 100, "max": 1000, "min": 5000}  # min: what one attempt may take
 
 
 class Connection:
@@ -72,6 +75,7 @@ class Connection:
 def channel_options(url: str) -> list[tuple[str, int]]:
     """Of a channel with a connection of its own, past a proxy where that could not reach it."""
     options = [("grpc.use_local_subchannel_pool", 1)]
+    options += [(f"grpc.{name}_reconnect_backoff_ms", ms) for name, ms in _BACKOFF_MS.items()]
     return [*options, ("grpc.enable_http_proxy", 0)] if is_loopback(url) else options
 
 
