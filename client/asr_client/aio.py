@@ -17,13 +17,10 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 
-import grpc
-from tritonclient.grpc import service_pb2_grpc
-
 from .address import grpc_target
 from .aio_call import AsyncCall
+from .aio_channel import SharedChannel
 from .audio import Samples, to_pcm16
-from .connection import channel_options
 from .errors import ClientError, ServerError, StreamClosed
 from .patience import FIRST_WAIT_S, LONGEST_WAIT_S
 from .replay import AUDIO, END, SILENCE
@@ -35,10 +32,12 @@ _LOOKS = 10  # at an answer that is due, in the time that it may take
 log = logging.getLogger(__name__)
 
 
-def open_channel(url: str) -> grpc.aio.Channel:
-    """A connection for streams to share.  url: host:port of the server's gRPC endpoint."""
-    target = grpc_target(url)
-    return grpc.aio.insecure_channel(target, channel_options(target))
+def open_channel(url: str) -> SharedChannel:
+    """A connection for streams to share.  url: host:port of the server's gRPC endpoint.
+
+    Where a stream gets no answer in time those that follow, and whoever is lost, get another one.
+    """
+    return SharedChannel(grpc_target(url))
 
 
 class AsyncLiveStream:
@@ -54,7 +53,7 @@ class AsyncLiveStream:
         self,
         url: str,
         *,
-        channel: grpc.aio.Channel | None = None,
+        channel: SharedChannel | None = None,
         headers: Mapping[str, str] | None = None,
         max_ahead_s: float | None = None,
         keep_transcript: bool = True,
@@ -68,7 +67,6 @@ class AsyncLiveStream:
         self._patience = read.patience(self.url, self._session, max_ahead_s)
         self._own_channel = channel is None
         self._channel = channel or open_channel(url)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._metadata = tuple((headers or {}).items())
         self._error: ClientError | None = None  # what the stream ended of
         self._waiters: set[asyncio.Future] = set()
@@ -234,7 +232,7 @@ class AsyncLiveStream:
                 await self._talk()
                 return
             except ClientError as error:
-                loss = error
+                loss = error.with_traceback(None)  # whose frames would keep a connection open
             except Exception as bad:  # an answer that this client cannot read
                 loss = ServerError(f"INTERNAL: bad answer from {self.url}: {bad!r}")
             if self._error is not None:  # it was closed
@@ -259,24 +257,27 @@ class AsyncLiveStream:
         """Over one call to the end of the stream.  Raises the ClientError that it broke of."""
         session, patience = self._session, self._patience
         patience.on_connect(time.monotonic())
-        self._call = call = AsyncCall(
-            self._stub.ModelStreamInfer(metadata=self._metadata), self.url
-        )
-        watch = asyncio.create_task(self._watch(call))
-        try:
-            self._flush()
-            while not session.done:
-                response = await call.read()
-                if self._error is None:
-                    got_on = session.accept(response)
-                    patience.on_answer(got_on, time.monotonic())
-                    self._flush()
-                    self._notify()
-        finally:
-            self._call = None
-            watch.cancel()
-            call.leave(None if session.done else session.end_request())
-            await call.gone()
+        async with self._channel.used() as connection:
+            self._call = call = AsyncCall(
+                connection.stub.ModelStreamInfer(metadata=self._metadata), self.url
+            )
+            watch = asyncio.create_task(self._watch(call))
+            try:
+                self._flush()
+                while not session.done:
+                    response = await call.read()
+                    if self._error is None:
+                        got_on = session.accept(response)
+                        patience.on_answer(got_on, time.monotonic())
+                        self._flush()
+                        self._notify()
+            finally:
+                self._call = None
+                watch.cancel()
+                if call.given_up is not None:
+                    self._channel.give_up(connection)  # it may be dead
+                call.leave(None if session.done else session.end_request())
+                await call.gone()
 
     async def _watch(self, call: AsyncCall) -> None:
         """End a call that takes too long to answer."""

@@ -16,11 +16,11 @@ class AsyncCall:
     """One gRPC call: requests go out in a task of its own, answers are read."""
 
     def __init__(self, call: grpc.aio.StreamStreamCall, url: str):
+        self.given_up: ClientError | None = None  # what it was ended of, here
         self._call = call
         self._url = url
         self._answers = 0
         self._left = False
-        self._given_up: ClientError | None = None
         self._outbox: asyncio.Queue = asyncio.Queue()  # requests, then None
         self._writer = asyncio.create_task(self._write())
 
@@ -44,17 +44,17 @@ class AsyncCall:
         except grpc.RpcError as broken:
             raise error_of_call(broken, self._url, self._answers) from None
         except asyncio.CancelledError:  # the call, or whoever waits here
-            if not (self._left or self._given_up):
+            if not (self._left or self.given_up):
                 raise
             response = grpc.aio.EOF
         if response is grpc.aio.EOF:
-            raise self._given_up or ServerUnavailable(f"{self._url} closed the stream")
+            raise self.given_up or ServerUnavailable(f"{self._url} closed the stream")
         self._answers += 1
         return response
 
     def give_up(self, error: ClientError) -> None:
         """End it now: `read` raises this."""
-        self._given_up = error
+        self.given_up = error
         self._call.cancel()
 
     async def gone(self) -> None:

@@ -9,9 +9,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
-import grpc
-
 from asr_client.aio import AsyncLiveStream, open_channel
+from asr_client.aio_channel import SharedChannel
 from asr_client.aio_offline import AsyncOfflineClient
 from asr_client.errors import AtCapacity, ClientError, ServerUnavailable
 from asr_client.results import Result, Transcript
@@ -49,7 +48,7 @@ class Gateway:
         self._looking = asyncio.Lock()
         self._looked_at_s, self._was_ready = float("-inf"), False
         self._ids = itertools.count(1)
-        self._channels: list[grpc.aio.Channel] = []
+        self._channels: list[SharedChannel] = []
         self._turns = itertools.count()
 
     async def open(self) -> None:
