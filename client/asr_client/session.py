@@ -106,6 +106,7 @@ class StreamSession:
         self.in_flight.clear()
         self._under_way = 0  # samples in flight
         self._missing: int | None = None  # samples that a chunk lacks beside those sent, if known
+        self._counted_from = 0, self._begin  # a sample of the server's, and the same one here
         self._waiting = deque([Packet(START, options=self.tape.options), *self.tape])
         given = self._given
         self._overlap = Overlap(given.text, given.words) if given.text else None
@@ -215,15 +216,24 @@ class StreamSession:
         else:
             self.tape.answered(packet)
             self.done = packet.kind == END
-            self._drop(result.get("segment_start_sample", 0))
+            self._drop(packet, result.get("segment_start_sample", 0))
         pieces = tuple(self._pieces(answer, self._base_ms()))
         self._keep(packet, result, pieces, again)
         return packet.kind != START and not again
 
-    def _drop(self, segment_start: int) -> None:
-        """What is no longer needed.  segment_start: in samples of 16 kHz, of this connection."""
-        frames = round(segment_start * self._format.sample_rate / SAMPLE_RATE)
-        start = self._begin + frames * self._format.channels
+    def _drop(self, packet: Packet, segment_start: int) -> None:
+        """What is no longer needed.  segment_start: in samples of 16 kHz, of this connection.
+
+        Where a packet's options ended a segment the resampler ended too, and rounded: the segment
+        begins at that packet, and what follows is counted from there.
+        """
+        from_server, start = self._counted_from
+        ratio = self._format.sample_rate / SAMPLE_RATE
+        start += round((segment_start - from_server) * ratio) * self._format.channels
+        rounding = (1 + ratio) * self._format.channels
+        if packet.options and abs(start - packet.end) <= rounding:
+            start = packet.end
+            self._counted_from = segment_start, start
         self.tape.drop_before(start if self._replay else self.tape.answered_until)
 
     def _base_ms(self) -> int:
@@ -284,7 +294,7 @@ class StreamSession:
         if self._keep_all:
             self._texts.append(text)
             self._all_words += words
-        finalized = "finalize" in packet.options
+        finalized = "finalize" in packet.options and not again
         progress = self._progress and packet.kind == AUDIO and not again
         if not (pieces or self.done or finalized or progress):
             return

@@ -121,6 +121,55 @@ def test_a_stream_that_is_lost_again_and_again_says_what_it_would_have_said(paus
         assert own.strip() == segment.text
 
 
+def turns(session: StreamSession) -> list[str]:
+    """What was given up to each finalize, and behind the last one."""
+    said = [""]
+    for result in session.results:
+        said[-1] += result.text
+        if result.finalized:
+            said.append("")
+    return said
+
+
+@pytest.mark.parametrize("rate", [8000, 11_025, 16_000, 22_050, 44_100, 48_000])
+def test_each_turn_has_its_own_text_at_any_rate(pausing, rate):
+    """Resamplers round where a turn ends; a replay begins there nevertheless."""
+    options = {"latency_ms": 80, "language": "auto", "sample_rate": rate}
+    packets, audio = [], pcm(rate * 8, seed=4)
+    for turn in np.array_split(audio, 17):
+        packets += [(part, {}) for part in np.array_split(turn, 3)]
+        packets.append((turn[:0], {"finalize": True}))
+    format = AudioFormat(rate)
+    calm = run(pausing, packets, options, format)
+    lossy = run(pausing, packets, options, format, loss=0.2, seed=rate)
+    assert len(turns(calm)) == 18
+    assert sum(map(bool, turns(calm))) > 5
+    assert turns(lossy) == turns(calm)
+
+
+def test_what_was_finalized_is_not_kept(recognizer):
+    """After any number of turns the tape begins at the very sample where the last one ended."""
+    wire, rate = Wire(recognizer), 48_000
+    options = {"latency_ms": 80, "sample_rate": rate}
+    session = StreamSession(
+        options, details=True, progress=False, replay=True, format=AudioFormat(rate)
+    )
+
+    def say(num_samples: int, **marks) -> None:
+        session.put(AUDIO, np.zeros(num_samples, np.int16), **marks)
+        for _ in range(2):  # the START has to be answered before anything else goes
+            for request in list(session.requests()):
+                session.accept(wire.answer(*wire.send(request)))
+
+    for i in range(40):
+        say(2002 if i < 30 else 2003)  # 48 kHz to 16: a third of a sample too much, or missing
+        say(0, finalize=True)
+        turn_end = session.tape.end
+        say(1)
+        assert session.tape.begin == turn_end
+        assert not any(packet.options.get("finalize") for packet in session.tape)
+
+
 def assert_same(segments, expected) -> None:
     """Equal, but for the posteriors' last digits and a millisecond of rounding."""
     for got, wanted in zip(segments, expected, strict=True):

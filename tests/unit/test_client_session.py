@@ -256,6 +256,21 @@ def test_merged_audio_is_sent_again_whole():
     assert [r.inputs[0].shape[1] for r in stream.requests()] == [3500]
 
 
+def test_a_finalize_is_told_once():
+    """Also of a server that does not say where the segment behind it begins."""
+    stream = session(replay=True)
+    sent(stream, AUDIO, pcm=np.zeros(1000, np.int16))
+    stream.put(AUDIO, finalize=True)
+    list(stream.requests())
+    stream.restart()  # before its answer, and behind it
+    for _ in range(2):
+        sent(stream)
+        stream.accept(response(""))
+        stream.accept(response("", segment=0))
+        stream.restart()
+    assert [result.finalized for result in stream.results] == [True]
+
+
 def test_a_stream_that_keeps_nothing_says_the_same():
     said = []
     for keep in (True, False):
