@@ -41,14 +41,19 @@ class Tape:
     """
 
     def __init__(self, options: dict):
-        """options: of the START; `options` is kept as it must be for the first packet kept."""
+        """options: of the START."""
         self.options = dict(options)
         self.end = 0  # samples put on it
         self.answered_until = 0
+        self._change: dict = {}  # options that were changed before the first packet kept
         self._packets: deque[Packet] = deque()
 
     def __iter__(self) -> Iterator[Packet]:
-        return iter(self._packets)
+        """Every packet of a stream that begins with the first one kept."""
+        yield Packet(START, begin=self.begin, options=self.options)
+        if self._change:
+            yield Packet(AUDIO, begin=self.begin, options=self._change, answered=True)
+        yield from self._packets
 
     @property
     def begin(self) -> int:
@@ -80,7 +85,7 @@ class Tape:
         while packets and packets[0].answered and packets[0].end <= sample:
             gone = packets.popleft()
             if "language" in gone.options:
-                self.options["language"] = gone.options["language"]
+                self._change = gone.options
         if packets and packets[0].answered and packets[0].begin < sample:
             first = packets[0]
             first.pcm, first.begin = first.pcm[sample - first.begin :], sample

@@ -107,7 +107,7 @@ class StreamSession:
         self._under_way = 0  # samples in flight
         self._missing: int | None = None  # samples that a chunk lacks beside those sent, if known
         self._counted_from = 0, self._begin  # a sample of the server's, and the same one here
-        self._waiting = deque([Packet(START, options=self.tape.options), *self.tape])
+        self._waiting = deque(self.tape)
         given = self._given
         self._overlap = Overlap(given.text, given.words) if given.text else None
 
