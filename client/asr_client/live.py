@@ -125,8 +125,9 @@ class LiveStream:
         Of several channels (n, channels), or interleaved; bytes may end within a frame of them.
 
         Returns at once, unless max_in_flight packets wait for their answers. While a lost stream is
-        restored, and until that is made up for, it returns at once until max_replay_s of audio
-        wait, and then waits, no longer than reconnect_s for a server that does not come back.
+        restored, and until that is made up for, it returns at once until max_replay_s of audio, or
+        6000 packets, wait, and then waits, no longer than reconnect_s for a server that does not
+        come back.
         Raises InvalidArgument (the samples; the stream goes on), StreamClosed, the stream's error.
         """
         pcm = to_pcm16(samples, self._format)
@@ -134,8 +135,7 @@ class LiveStream:
             pcm = self._session.whole_frames(pcm)  # (n,) int16
         for begin in range(0, max(len(pcm), 1), self._max_packet_samples):
             with self._changed:
-                self._wait(lambda: self._session.ending or self._patience.has_room())
-                self._put(AUDIO, pcm[begin : begin + self._max_packet_samples])
+                self._put(pcm[begin : begin + self._max_packet_samples])
 
     def feed(self, chunks: Iterable[Samples]) -> None:
         """Send chunks from a thread of its own as they come, then `end`.
@@ -148,23 +148,23 @@ class LiveStream:
     def finalize(self) -> None:
         """End the utterance here, at once, and go on: for when something else knows of its end.
 
-        Returns at once. The answer, with the text of all audio sent so far, comes in `results`:
-        `finalized` is true, and the segment's `reason` "finalize" if it has text at all.
+        Returns as `send` does. The answer, with the text of all audio sent so far, comes in
+        `results`: `finalized` is true, and the segment's `reason` "finalize" if it has text at all.
         Raises StreamClosed, the stream's error.
         """
         with self._changed:
-            self._put(AUDIO, finalize=True)
+            self._put(finalize=True)
 
     def set_language(self, language: str) -> None:
         """Audio sent from now on is in this language; what was sent before keeps its own.
 
-        It begins another segment.  Returns at once.  Raises InvalidArgument, which names the
+        It begins another segment.  Returns as `send` does.  Raises InvalidArgument, which names the
         valid languages (the stream goes on), StreamClosed, the stream's error.
         """
         language = self._session.read_language(language)
         with self._changed:
             if language != self._session.language:
-                self._put(AUDIO, language=language)
+                self._put(language=language)
 
     def keep_alive(self) -> None:
         """Send an empty packet: the server drops a stream that sends nothing for idle_timeout_s.
@@ -228,12 +228,14 @@ class LiveStream:
         finally:
             self.close()
 
-    def _put(self, kind: str, pcm=SILENCE, **options: str | bool) -> None:
+    def _put(self, pcm=SILENCE, **options: str | bool) -> None:
+        """Put a packet in, holding the lock, as soon as there is room."""
+        self._wait(lambda: self._session.ending or self._patience.has_room())
         if self._link.error is not None:
             self._raise_error()
         if self._session.ending:
             raise StreamClosed("the stream has ended and takes no more audio")
-        self._session.put(kind, pcm, **options)
+        self._session.put(AUDIO, pcm, **options)
         self._link.flush()
 
     def _wait(self, ready) -> None:

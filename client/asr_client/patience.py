@@ -10,6 +10,7 @@ from .session import StreamSession
 
 RELEASE_S = 0.5  # how long a stream that is given up waits for the server to free its slot
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 2.0  # before a lost stream is tried again; doubles
+_MAX_BACKLOG = 6000  # packets that wait after a loss: two minutes of 20 ms where none are joined
 _LOST = (ServerUnavailable, StreamNotFound)  # what another connection may mend
 
 
@@ -17,7 +18,7 @@ class Patience:
     """The rules of one stream, over all its connections.
 
     max_in_flight: packets that may wait for answers.  max_ahead: samples that may, if that is
-    bounded.  max_backlog: samples that may after a loss.
+    bounded.  max_backlog: samples that may after a loss, in no more than _MAX_BACKLOG packets.
     timeout_s: the longest that an answer may take.  reconnect_s: how long a lost stream is tried,
     counted until it gets on; 0: not at all.
     """
@@ -46,12 +47,12 @@ class Patience:
 
     def has_room(self) -> bool:
         """Whether another packet may be put into the session."""
-        backlog = self._session.tape.backlog
-        if self._session.unanswered < self._max_in_flight and (
+        backlog, unanswered = self._session.tape.backlog, self._session.unanswered
+        if unanswered < self._max_in_flight and (
             self._max_ahead is None or backlog < self._max_ahead
         ):
             return True
-        return self._catching_up and backlog < self._max_backlog
+        return self._catching_up and backlog < self._max_backlog and unanswered < _MAX_BACKLOG
 
     def on_connect(self, now: float) -> None:
         self._last_progress_s = now

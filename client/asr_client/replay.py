@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from .results import Word
 
 START, AUDIO, END = "start", "audio", "end"  # kinds of packets
 SILENCE = np.zeros(0, np.int16)
+_JOINED = 1 << 14  # samples; no packets with answers are joined beyond
 
 
 @dataclass(eq=False)
@@ -32,12 +34,17 @@ class Packet:
     def end(self) -> int:
         return self.begin + len(self.pcm)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is audio alone, of any length: how it is cut does not matter."""
+        return self.kind == AUDIO and not self.options
+
 
 class Tape:
     """The packets of a stream that may have to be sent again, in order.
 
-    Those from the first sample of the running segment on, and whatever has no answer. Counts
-    samples of all channels.
+    Those from the first sample of the running segment on, and whatever has no answer. However short
+    packets are, those with answers are few. Counts samples of all channels.
     """
 
     def __init__(self, options: dict):
@@ -46,18 +53,20 @@ class Tape:
         self.end = 0  # samples put on it
         self.answered_until = 0
         self._change: dict = {}  # options that were changed before the first packet kept
-        self._packets: deque[Packet] = deque()
+        self._answered: deque[Packet] = deque()
+        self._unanswered: deque[Packet] = deque()  # behind those
 
     def __iter__(self) -> Iterator[Packet]:
         """Every packet of a stream that begins with the first one kept."""
         yield Packet(START, begin=self.begin, options=self.options)
         if self._change:
             yield Packet(AUDIO, begin=self.begin, options=self._change, answered=True)
-        yield from self._packets
+        yield from chain(self._answered, self._unanswered)
 
     @property
     def begin(self) -> int:
-        return self._packets[0].begin if self._packets else self.end
+        first = next(chain(self._answered, self._unanswered), None)
+        return self.end if first is None else first.begin
 
     @property
     def backlog(self) -> int:
@@ -66,7 +75,7 @@ class Tape:
 
     def add(self, kind: str, pcm: np.ndarray, options: dict) -> Packet:
         packet = Packet(kind, pcm, self.end, options)
-        self._packets.append(packet)
+        self._unanswered.append(packet)
         self.end = packet.end
         return packet
 
@@ -76,17 +85,27 @@ class Tape:
         self.end = packet.end
 
     def answered(self, packet: Packet) -> None:
+        """Call with every packet that has an answer, in order; again with those sent again."""
+        if packet.answered:
+            return
         packet.answered = True
-        self.answered_until = max(self.answered_until, packet.end)
+        self.answered_until = packet.end
+        self._unanswered.popleft()
+        last = self._answered[-1] if self._answered else None
+        joins = last is not None and last.is_plain and packet.is_plain
+        if joins and len(last.pcm) + len(packet.pcm) <= _JOINED:
+            last.pcm = np.concatenate([last.pcm, packet.pcm])
+        else:
+            self._answered.append(packet)
 
     def drop_before(self, sample: int) -> None:
         """Let go of what lies before `sample`, as far as it is answered."""
-        packets = self._packets
-        while packets and packets[0].answered and packets[0].end <= sample:
+        packets = self._answered
+        while packets and packets[0].end <= sample:
             gone = packets.popleft()
             if "language" in gone.options:
                 self._change = gone.options
-        if packets and packets[0].answered and packets[0].begin < sample:
+        if packets and packets[0].begin < sample:
             first = packets[0]
             first.pcm, first.begin = first.pcm[sample - first.begin :], sample
 

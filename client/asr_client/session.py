@@ -142,9 +142,8 @@ class StreamSession:
 
     def _may_grow(self, packet: Packet) -> bool:
         """Whether audio may be added to a packet that waits to be sent."""
-        plain = packet.kind == AUDIO and len(packet.pcm) and not packet.options
-        short = len(packet.pcm) < self._format.num_samples(_MERGED_MS)
-        return bool(plain and short and not packet.answered)
+        short = 0 < len(packet.pcm) < self._format.num_samples(_MERGED_MS)
+        return packet.is_plain and short and not packet.answered
 
     def requests(self) -> Iterator[service_pb2.ModelInferRequest]:
         """What is to be sent now: the START alone until it is answered, then what has room."""

@@ -183,6 +183,18 @@ def test_languages_beyond_those_to_detect_are_sent_again(pausing):
     assert_same(lossy.transcript().segments, calm.transcript().segments)
 
 
+def test_short_and_empty_packets_are_sent_again_as_long_ones(pausing):
+    rng, audio = random.Random(2), pcm(60_000, seed=6)
+    options = {"endpoint_ms": 400, "latency_ms": 320}
+    edges = np.cumsum([rng.choice([0, 1, 37, 900]) for _ in range(1000)])
+    packets = [(part, {}) for part in np.split(audio, edges[edges < len(audio)])]
+    calm = run(pausing, packets, options)
+    lossy = run(pausing, packets, options, loss=0.02, seed=3)
+    assert len(packets) > 200
+    assert given(lossy) == calm.transcript().text
+    assert_same(lossy.transcript().segments, calm.transcript().segments)
+
+
 def assert_same(segments, expected) -> None:
     """Equal, but for the posteriors' last digits and a millisecond of rounding."""
     for got, wanted in zip(segments, expected, strict=True):
@@ -292,3 +304,21 @@ def test_a_tape_keeps_what_has_no_answer_and_what_runs():
     assert (list(second.pcm), second.begin, tape.backlog) == ([15, 16, 17, 18, 19], 15, 0)
     tape.drop_before(20)
     assert ([packet.begin for packet in tape], tape.begin) == ([20, 20], 20)
+
+
+def test_a_tape_of_short_packets_is_short():
+    """Audio, keep-alives, and audio that comes before or behind these."""
+    tape = Tape({})
+    audio = np.arange(20_000, dtype=np.int16)
+    parts = [part for sample in np.split(audio, len(audio)) for part in (sample, sample[:0])]
+    packets = [tape.add(AUDIO, part, {}) for part in parts]
+    packets += [tape.add(AUDIO, part, {}) for part in (audio[:0], audio)]
+    for _ in range(2):  # and once more on another connection
+        for packet in packets:
+            tape.answered(packet)
+    start, *kept = tape
+    assert start.options == {}
+    assert len(kept) == 3
+    assert np.array_equal(np.concatenate([packet.pcm for packet in kept]), [*audio, *audio])
+    assert [packet.begin for packet in kept] == [0, 16_384, 20_000]
+    assert (tape.backlog, tape.end) == (0, 40_000)

@@ -256,6 +256,21 @@ def test_merged_audio_is_sent_again_whole():
     assert [r.inputs[0].shape[1] for r in stream.requests()] == [3500]
 
 
+@pytest.mark.parametrize("progress", [False, True])
+def test_what_was_answered_is_kept_in_few_packets(progress):
+    """Keep-alives, and audio of a sample each."""
+    stream = session(details=True, replay=True, merge=not progress, progress=progress)
+    sent(stream)
+    for length in (0, 1) * 500:
+        assert put(stream, length) == [length]
+        stream.accept(response("", segment_start_sample=0))
+    assert len(list(stream.tape)) == 2
+    assert len(stream.results) == (1000 if progress else 0)
+    stream.restart()
+    again = sent(stream)
+    assert [request.inputs[0].shape[1] for request in again] == [0, 500]
+
+
 def test_a_finalize_is_told_once():
     """Also of a server that does not say where the segment behind it begins."""
     stream = session(replay=True)
