@@ -113,19 +113,20 @@ class AsyncLiveStream:
         """
         pcm = self._session.whole_frames(to_pcm16(samples, self._format))  # (n,) int16
         for begin in range(0, max(len(pcm), 1), self._max_packet_samples):
-            if not self._patience.has_room():
-                await self._wait(lambda: self._session.ending or self._patience.has_room())
-            self._put(AUDIO, pcm[begin : begin + self._max_packet_samples])
+            await self._put(pcm[begin : begin + self._max_packet_samples])
 
-    def finalize(self) -> None:
-        """End the utterance here and go on; see `LiveStream.finalize`."""
-        self._put(AUDIO, finalize=True)
+    async def finalize(self) -> None:
+        """End the utterance here and go on; see `LiveStream.finalize`.  Waits as `send` does."""
+        await self._put(finalize=True)
 
-    def set_language(self, language: str) -> None:
-        """Audio sent from now on is in this language.  Raises InvalidArgument; StreamClosed."""
+    async def set_language(self, language: str) -> None:
+        """Audio sent from now on is in this language.  Waits as `send` does.
+
+        Raises InvalidArgument; StreamClosed.
+        """
         language = self._session.read_language(language)
         if language != self._session.language:
-            self._put(AUDIO, language=language)
+            await self._put(language=language)
 
     async def keep_alive(self) -> None:
         """Send an empty packet; see `LiveStream.keep_alive`."""
@@ -186,12 +187,14 @@ class AsyncLiveStream:
         finally:
             await self.close()
 
-    def _put(self, kind: str, pcm=SILENCE, **options: str | bool) -> None:
+    async def _put(self, pcm=SILENCE, **options: str | bool) -> None:
+        """Put a packet in as soon as there is room."""
+        await self._wait(lambda: self._session.ending or self._patience.has_room())
         if self._error is not None:
             raise self._error
         if self._session.ending:
             raise StreamClosed("the stream has ended and takes no more audio")
-        self._session.put(kind, pcm, **options)
+        self._session.put(AUDIO, pcm, **options)
         self._flush()
 
     def _flush(self) -> None:

@@ -152,7 +152,7 @@ class Session:
         self._settings, self._options = settings, options
         if self._stream is not None and self._opened | {"language": options["language"]} == options:
             with suppress(ClientError):  # `_tell` says what a stream ended of
-                self._stream.set_language(options["language"])
+                await self._stream.set_language(options["language"])
                 self._opened = options
         await self._tell_session("updated", is_beta)
 
@@ -170,20 +170,20 @@ class Session:
     async def _commit(self, _event: dict) -> None:
         if self._stream is None or not self._uncommitted:
             raise invalid("there is no audio that is not committed")
-        self._finalize(COMMIT)
+        await self._finalize(COMMIT)
 
     async def _clear(self, _event: dict) -> None:
         if self._stream is None or not self._uncommitted:
             await self._say({"type": "input_audio_buffer.cleared"})
         else:
-            self._finalize(CLEAR)
+            await self._finalize(CLEAR)
 
-    def _finalize(self, why: str) -> None:
+    async def _finalize(self, why: str) -> None:
         """The stream begins afresh; the result that says so tells the client."""
         self._uncommitted = 0
         self._items.finalizing(why)
         with suppress(ClientError):
-            self._stream.finalize()
+            await self._stream.finalize()
 
     async def _open_stream(self) -> None:
         """See that there is one with the options that hold now.  Raises ClientError."""

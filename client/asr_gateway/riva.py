@@ -264,7 +264,7 @@ async def _hear(requests: LiveRequests, session: LiveSession, packet: Packet | N
     while packet is not None:
         await stream.send(packet.samples)
         if packet.ends_utterance:
-            stream.finalize()
+            await stream.finalize()
         packet = await requests.next()
     stream.end()
 

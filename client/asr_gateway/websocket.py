@@ -76,9 +76,9 @@ async def _hear(inbox: Inbox, session: LiveSession, decoder: OpusPackets | None)
             continue
         said = _said(message)
         if said["type"] == "finalize":
-            stream.finalize()
+            await stream.finalize()
         elif said["type"] == "language":
-            stream.set_language(said["language"])
+            await stream.set_language(said["language"])
         elif said["type"] == "keep_alive":
             await stream.keep_alive()
         else:

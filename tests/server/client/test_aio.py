@@ -120,13 +120,13 @@ def test_finalize_and_another_language(served):
     async def talk():
         async with AsyncLiveStream(served.server.grpc_address, language="en-US") as stream:
             await stream.send(first)
-            stream.finalize()
+            await stream.finalize()
             async for result in stream.results():
                 if result.finalized:
                     break
             with pytest.raises(InvalidArgument, match=r"xx-XX.*de-DE"):
-                stream.set_language("xx-XX")
-            stream.set_language("de-DE")
+                await stream.set_language("xx-XX")
+            await stream.set_language("de-DE")
             await stream.send(second)
             return await stream.finish()
 

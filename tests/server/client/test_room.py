@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import pytest
 
 from asr_client import LiveStream
+from asr_client.aio import AsyncLiveStream
 from server.gateway.slow_triton import SlowTriton
 
 from .test_live_errors import wait_for
@@ -47,3 +49,24 @@ def test_a_stream_of_threads(triton, what):
         triton.answer(1_000_000)
         telling.join()
         assert len(told) == MANY
+
+
+@pytest.mark.parametrize("what", SAYS)
+def test_a_stream_of_asyncio(triton, what):
+    async def talk() -> None:
+        async with AsyncLiveStream(triton.grpc_address, **OPTIONS) as stream:
+            stream.server["languages"] = LANGUAGES
+            told = []
+
+            async def tell() -> None:
+                for i in range(MANY):
+                    await SAYS[what](stream, i)
+                    told.append(i)
+
+            telling = asyncio.create_task(tell())
+            await asyncio.sleep(0.5)
+            assert len(told) == MAX_IN_FLIGHT
+            triton.answer(1_000_000)
+            await telling
+
+    asyncio.run(talk())

@@ -451,7 +451,7 @@ class Lost:
         if isinstance(what, dict):
             self.said.append(what)
 
-    def finalize(self):
+    async def finalize(self):
         self._finalized.set()
 
 
