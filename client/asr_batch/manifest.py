@@ -129,14 +129,18 @@ class Manifest:
             raise
         except Exception as error:  # every file system and compression has its own
             reason = str(error) or type(error).__name__
-            raise BatchError(f"cannot read the manifest {self.path}: {reason}") from error
+            raise BatchError(
+                f"cannot read the manifest {self.path}: {reason}; valid: a list of recordings"
+            ) from error
 
     def _decoded(self, file: Iterable[bytes]) -> Iterator[str]:
         for number, line in enumerate(file, start=1):
             try:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                raise BatchError(f"{self.path} line {number}: {error}; valid: UTF-8") from error
+                raise BatchError(
+                    f"{self.path} line {number}: {error}; valid: a list of recordings, in UTF-8"
+                ) from error
 
     def _csv(self, lines: Iterable[str]) -> Iterator[tuple[int, dict]]:
         reader = csv.DictReader(lines, restkey="more cells than the header")

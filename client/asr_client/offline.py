@@ -192,6 +192,9 @@ def _output(response: httpx.Response, name: str) -> str:
 
 def _error_text(response: httpx.Response) -> str:
     try:
-        return response.json()["error"]
+        if isinstance(error := response.json()["error"], str):
+            return error
+        reason = "this is not Triton's HTTP port (8000), but a gateway's?"
     except (ValueError, KeyError, TypeError):
-        return f"HTTP {response.status_code} from {response.url}: {response.text[:200]}"
+        reason = response.text[:200]
+    return f"HTTP {response.status_code} from {response.url}: {reason}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def gateway(
     """
     from asr_client.address import is_loopback
 
-    from .run import run, with_free_ports
+    from .run import check, run, with_free_ports
 
     if no_riva:
         options["riva_port"] = None
@@ -85,14 +86,28 @@ def gateway(
     try:
         options |= {"max_file_bytes": max_file_mb * MIB, "max_riva_bytes": max_riva_mb * MIB}
         settings = with_free_ports(GatewaySettings(**options))
+        check(settings)
         if settings.keys is None and not is_loopback(settings.host):
             click.echo(_OPEN_WARNING.format(host=settings.host), err=True)
         scheme = "https" if settings.tls_cert else "http"
         riva = f"  riva {settings.host}:{settings.riva_port}" if settings.riva_port else ""
         click.echo(f"open {scheme}://{settings.host}:{settings.port}{riva}")
+        if not _answers(settings.grpc_url):
+            click.echo(f"no server answers at {settings.grpc_url} yet", err=True)
         sys.exit(run(settings, log_level))
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from None
+
+
+def _answers(url: str) -> bool:
+    from asr_client.address import grpc_target
+
+    host, _, port = grpc_target(url).rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+    except OSError:
+        return False
+    return True
 
 
 _OPEN_WARNING = (
@@ -124,5 +139,6 @@ def gateway_key(
 
     try:
         click.echo(add_key(path, name, max_sessions, requests_per_minute))
+        click.echo(f"its hash is in {path}, for: asr gateway --keys {path}", err=True)
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from None

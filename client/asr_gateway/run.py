@@ -76,9 +76,12 @@ def bind(host: str, port: int, shared: bool = False, write_timeout_s: float = 0)
     shared: other processes may bind it too.  write_timeout_s: connections end that take nothing
     for so long; 0: as the system has it.
     """
-    family, kind, proto, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        raise OSError(f"host {host!r} is no address: {error.strerror}") from None
     bound = socket.socket(family, kind, proto)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -137,16 +140,20 @@ async def serve(settings: GatewaySettings) -> None:
     await server.serve([bind(settings.host, settings.port, is_shared, settings.slow_reader_s)])
 
 
-def run(settings: GatewaySettings, log_level: str = "info") -> int:
-    """Serve until told to stop; the exit code.  Raises OSError, ValueError (keys)."""
-    allow_many_files()
+def check(settings: GatewaySettings) -> None:
+    """Raises OSError where nobody can listen, ValueError for a bad file of keys."""
     for port in (settings.port, settings.riva_port):
         if port is not None:
             bind(settings.host, port).close()
+    Access(settings.keys)
+
+
+def run(settings: GatewaySettings, log_level: str = "info") -> int:
+    """Serve until told to stop; the exit code.  See `check`."""
+    allow_many_files()
     if settings.processes == 1:
         _run_one(settings, log_level)
         return 0
-    Access(settings.keys)
     with tempfile.TemporaryDirectory(prefix="asr-gateway-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         return _run_many(settings, log_level)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -22,13 +23,14 @@ from .settings import (
     MAX_INSTANCES,
     MAX_PORT,
     ServerSettings,
+    check_free,
     default_checkpoint,
     default_model_repository,
 )
 
 _PORT = click.IntRange(0, MAX_PORT)
 _PATH = click.Path(path_type=Path)
-_PEM = click.Path(path_type=Path, exists=True, dir_okay=False)
+_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 @click.command(context_settings={"show_default": True})
@@ -115,10 +117,13 @@ _PEM = click.Path(path_type=Path, exists=True, dir_okay=False)
     "--riva-port", type=_PORT, envvar="ASR_GATEWAY_RIVA_PORT", default=50051, help="Likewise."
 )
 @click.option(
-    "--gateway-tls-cert", type=_PEM, envvar="ASR_GATEWAY_TLS_CERT", help="A PEM file, likewise."
+    "--gateway-tls-cert", type=_FILE, envvar="ASR_GATEWAY_TLS_CERT", help="A PEM file, likewise."
 )
 @click.option(
-    "--gateway-tls-key", type=_PEM, envvar="ASR_GATEWAY_TLS_KEY", help="A PEM file, likewise."
+    "--gateway-tls-key", type=_FILE, envvar="ASR_GATEWAY_TLS_KEY", help="A PEM file, likewise."
+)
+@click.option(
+    "--gateway-keys", type=_FILE, envvar="ASR_GATEWAY_KEYS", help="API keys, see `asr gateway-key`."
 )
 @click.option("--verbose", is_flag=True, help="The server's own log, on stderr.")
 @click.help_option("-h", "--help")
@@ -131,6 +136,7 @@ def serve(
     riva_port: int,
     gateway_tls_cert: Path | None,
     gateway_tls_key: Path | None,
+    gateway_keys: Path | None,
     **options: object,
 ) -> None:
     """Serve live and offline transcription until Ctrl-C.
@@ -151,7 +157,11 @@ def serve(
         )
         if not settings.is_loopback():
             click.echo(_OPEN_WARNING.format(host=settings.host), err=True)
+        ports = {"gateway": gateway_port, "Riva": riva_port}
+        if gateway:
+            _check_gateway({name: (gateway_host, port) for name, port in ports.items()})
         doors = ["--host", gateway_host, "--port", str(gateway_port), "--riva-port", str(riva_port)]
+        doors += ["--keys", str(gateway_keys)] if gateway_keys else []
         for option, file in (("--tls-cert", gateway_tls_cert), ("--tls-key", gateway_tls_key)):
             doors += [option, str(file)] if file else []
         if "ASR_GATEWAY_DRAIN_TIMEOUT_S" not in os.environ:  # its sessions get no less than streams
@@ -161,6 +171,13 @@ def serve(
         raise click.UsageError(str(error)) from None
     except ServerError as error:
         raise click.ClickException(str(error)) from None
+
+
+def _check_gateway(addresses: dict[str, tuple[str, int]]) -> None:
+    """What would end the gateway, told before the models are loaded.  Raises ServerError."""
+    if find_spec("uvicorn") is None:
+        raise ServerError('the gateway is not installed here: pip install -e ".[gateway]"')
+    check_free(addresses)
 
 
 _OPEN_WARNING = (

@@ -5,6 +5,10 @@ class ServerError(Exception):
     """The server cannot be started, or did not come up."""
 
 
+class ServerCrashed(ServerError):  # noqa: N818
+    """The server did not come up as a signal ended it: the next start may do better."""
+
+
 class SettingsError(ServerError):
     """A setting has a bad value; the message names it and what is valid."""
 

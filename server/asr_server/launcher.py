@@ -19,7 +19,7 @@ import httpx
 from nemotron_asr.options import option_table
 
 from . import guard
-from .errors import ServerError, StartCancelled
+from .errors import ServerCrashed, ServerError, StartCancelled
 from .probe import PROBE_MODEL
 from .repository import with_instances
 from .runtime_dir import NAME_PREFIX, RuntimeDir, remove_stale
@@ -38,6 +38,7 @@ POLL_S = 0.1
 REFUSAL_S = 2.0  # what the streaming model gets to refuse the streams that are left
 LOOK_S = 1.0
 STOP_MARGIN_S = 10.0  # beyond Triton's own exit timeout, then it is killed
+_SIGNALLED = 128  # an exit status is above it where a signal ended the server
 
 
 class TritonServer:
@@ -270,7 +271,10 @@ class TritonServer:
                 if should_stop():
                     raise StartCancelled("told to stop while starting")
                 if (status := self._process.poll()) is not None:
-                    raise self._failure(f"the server did not start ({_describe_exit(status)})")
+                    kind = ServerCrashed if status < 0 or status > _SIGNALLED else ServerError
+                    raise self._failure(
+                        f"the server did not start ({_describe_exit(status)})", kind
+                    )
                 if time.monotonic() > give_up_s:
                     limit_s = self.settings.start_timeout_s
                     raise self._failure(f"the server was not ready within {limit_s:g} s")
@@ -286,10 +290,10 @@ class TritonServer:
         except (httpx.HTTPError, ValueError):
             return False
 
-    def _failure(self, what: str) -> ServerError:
+    def _failure(self, what: str, kind: type[ServerError] = ServerError) -> ServerError:
         log = self.log_path.read_text(encoding="utf-8", errors="replace")
         reasons = "".join(f"\n  {reason}" for reason in failure_reasons(log))
-        return ServerError(f"{what}:{reasons}\n  the whole log: {self.keep_log()}")
+        return kind(f"{what}:{reasons}\n  the whole log: {self.keep_log()}")
 
     def _find_stubs(self) -> dict[int, str]:
         """The Python processes of the models. Their command: STUB .../MODEL/VERSION/model.py ..."""

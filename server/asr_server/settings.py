@@ -15,6 +15,7 @@ from .errors import ServerError, SettingsError
 
 DEFAULT_HOST = "127.0.0.1"
 MAX_PORT = 65535
+_GPU_FILES = ("/dev/nvidiactl", "/dev/dxg")  # NVIDIA's driver; under Windows
 MAX_INSTANCES = 64  # each has the weights; there is no use for more of them than cores
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # listens everywhere -> answers here
 
@@ -117,6 +118,8 @@ class ServerSettings:
     def _problems(self) -> Iterator[str]:
         if self.device not in DEVICES:
             yield f"device {self.device!r} is unknown; valid: {', '.join(DEVICES)}"
+        if self.device == "cuda" and not any(map(os.path.exists, _GPU_FILES)):
+            yield "device 'cuda': there is no GPU here; valid: auto, cpu"
         if self.dtype not in DTYPES:
             yield f"dtype {self.dtype!r} is unknown; valid: {', '.join(DTYPES)}"
         if not 1 <= self.instances <= MAX_INSTANCES:
@@ -145,9 +148,16 @@ class ServerSettings:
 
 def check_ports_free(settings: ServerSettings) -> None:
     """Raises ServerError naming every port that something else listens on."""
+    check_free({name: (settings.listen_host(name), port) for name, port in settings.ports.items()})
+
+
+def check_free(addresses: Mapping[str, tuple[str, int]]) -> None:
+    """Raises ServerError naming every (host, port) where nobody can listen now.
+
+    Raises SettingsError for a host that is none.
+    """
     taken = []
-    for name, port in settings.ports.items():
-        host = settings.listen_host(name)
+    for name, (host, port) in addresses.items():
         try:
             _bind(host, port).close()
         except OSError as error:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from .companion import Companion
-from .errors import ServerError, StartCancelled
+from .errors import ServerCrashed, ServerError, StartCancelled
 from .launcher import TritonServer
 from .probe import Probe
 from .settings import ServerSettings
@@ -72,8 +72,9 @@ class Supervisor:
     def run(self) -> int:
         """Serve. Returns 0 when told to stop and all is stopped; 1 if the server cannot be started.
 
-        A first start that fails is final, as nothing says that it would ever work; a restart is
-        tried `max_start_failures` times in a row, and for as long as a file system is full.
+        A first start that fails is final, as nothing says that it would ever work, but for one that
+        a signal ended: it is tried once more. A restart is tried `max_start_failures` times in a
+        row, and for as long as a file system is full.
         """
         with self._signals():
             try:
@@ -85,6 +86,7 @@ class Supervisor:
 
     def _serve(self) -> int:
         num_restarts = num_start_failures = 0
+        was_ready = False
         while not self._stopping:
             try:
                 self.server.start(lambda: self._stopping)
@@ -93,14 +95,15 @@ class Supervisor:
             except ServerError as error:
                 self._say(str(error))
                 trouble = "no room to start"
-                if not num_restarts or not any(reason in str(error) for reason in NO_ROOM):
+                if not was_ready or not any(reason in str(error) for reason in NO_ROOM):
                     num_start_failures += 1
-                    limit = self._policy.max_start_failures if num_restarts else 1
+                    limit = 2 if isinstance(error, ServerCrashed) else 1
+                    limit = self._policy.max_start_failures if was_ready else limit
                     if num_start_failures >= limit:
                         return 1
                     trouble = f"start {num_start_failures} of {limit} failed"
             else:
-                num_start_failures = 0
+                num_start_failures, was_ready = 0, True
                 ready_at_s = time.monotonic()
                 trouble = self._serve_until_trouble()
                 if time.monotonic() - ready_at_s > self._policy.stable_after_s:
@@ -227,4 +230,5 @@ def serve(settings: ServerSettings, gateway: list[str] | None = None) -> int:
         urls = ["--grpc-url", server.grpc_address, "--http-url", server.http_url]
         command = [sys.executable, "-m", "asr_client.cli", "gateway", *urls, *gateway]
         supervisor.companion = Companion(command, say)
+    say(f"loading {settings.checkpoint or settings.model_repository}: it may take a minute")
     return supervisor.run()

@@ -410,6 +410,7 @@ def test_serve_restarts_a_killed_server_and_sigterm_ends_it(folder):
     with start_cli(folder) as serve:
         ready = serve.stdout.readline()
         assert ready.startswith(f"serving {folder}/checkpoint (float32, auto, 64 slots): grpc 127.")
+        assert serve.stderr.readline().startswith(f"loading {folder}/checkpoint")
         first, name = processes_of(serve.pid)[1:], name_of(http_url_of(ready))
         the(first, "tritonserver/bin/tritonserver").kill()
         assert "the server process ended (signal SIGKILL)" in serve.stderr.readline()
@@ -425,6 +426,7 @@ def test_serve_restarts_when_a_model_process_is_killed(folder):
     with start_cli(folder) as serve:
         ready = serve.stdout.readline()
         the(processes_of(serve.pid), "triton_python_backend_stub").kill()
+        serve.stderr.readline()  # loading
         assert "the process of model asr_streaming ended" in serve.stderr.readline()
         assert serve.stdout.readline() == ready
         serve.send_signal(signal.SIGINT)
@@ -438,6 +440,18 @@ def test_nothing_is_left_when_serve_is_killed(folder):
         assert len(processes) == 4  # serve, guard, tritonserver, one model
         serve.kill()
         assert_nothing_left(name, processes)
+
+
+def test_a_first_start_that_crashes_is_tried_once_more(folder):
+    (folder / "checkpoint" / "slow").touch()
+    with start_cli(folder) as serve:
+        wait_for(lambda: the(processes_of(serve.pid), "triton_python_backend_stub"))
+        the(processes_of(serve.pid), "tritonserver/bin/tritonserver").kill()
+        wait_for(lambda: "start 1 of 2 failed" in serve.stderr.readline())
+        (folder / "checkpoint" / "slow").unlink()
+        assert serve.stdout.readline().startswith("serving ")
+        serve.send_signal(signal.SIGINT)
+        assert serve.wait(20) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
@@ -459,6 +473,8 @@ def test_a_signal_during_the_start_ends_everything(folder, number):
     [
         (["--device", "tpu"], 2, "'tpu' is not one of 'auto', 'cpu', 'cuda'"),
         (["--slots", "0"], 2, "0 is not in the range 1<=x<=16384"),
+        (["--gateway", "--gateway-host", "no.such.host.invalid"], 2, "no.such.host.invalid"),
+        (["--gateway", "--gateway-keys", "none.json"], 2, "'none.json' does not exist"),
         (["--checkpoint", "/no/such"], 2, "checkpoint not found: /no/such"),
         (["--host", "no.such.host.invalid"], 2, "no.such.host.invalid"),
         ([], 1, "ValueError: model.safetensors: missing tensor 'joint.bias'"),

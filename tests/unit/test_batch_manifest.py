@@ -90,7 +90,7 @@ def test_bad_rows_are_named_by_their_line(tmp_path, line, reason):
 
 def test_bytes_that_are_no_text(tmp_path):
     (tmp_path / "m.txt").write_bytes(b"a.wav\n\xff.wav\n")
-    with pytest.raises(BatchError, match=r"line 2: .*valid: UTF-8"):
+    with pytest.raises(BatchError, match=r"line 2: .*valid: a list of recordings, in UTF-8"):
         Manifest(str(tmp_path / "m.txt")).scan()
 
 
