@@ -73,6 +73,8 @@ def make_app(settings: GatewaySettings, gateway: Gateway | None = None) -> Starl
                     Route("/audio/transcriptions", openai_files.transcriptions, methods=["POST"]),
                     WebSocketRoute("/realtime", openai_realtime.realtime),
                     WebSocketRoute("/stream", websocket.stream),
+                    Route("/realtime", only_websocket),
+                    Route("/stream", only_websocket),
                 ],
             ),
             Mount("/", StaticFiles(directory=PAGE, html=True)),
@@ -134,9 +136,19 @@ async def on_bug(_request: Request, _error: Exception) -> Response:
     return error_response(ServerError("INTERNAL: this gateway failed; its log tells of what"))
 
 
-async def on_http_error(_request: Request, error: HTTPException) -> Response:
-    body = {"message": error.detail, "type": "invalid_request_error", "param": None, "code": None}
-    return JSONResponse({"error": body}, error.status_code, error.headers)
+async def only_websocket(request: Request) -> Response:
+    """What comes here without an upgrade is a mistake, or a proxy's."""
+    reason = f"{request.url.path} is a WebSocket; does a proxy drop the Upgrade header?"
+    raise HTTPException(426, reason, {"Upgrade": "websocket"})
+
+
+async def on_http_error(request: Request, error: HTTPException) -> Response:
+    status, detail, path = error.status_code, error.detail, request.url.path
+    if status == 404 or (status == 405 and not path.startswith("/v1/")):  # else the page's answer
+        status = 404
+        detail = f"there is no {path}; OpenAI's base_url ends in /v1; see /openapi.json"
+    body = {"message": detail, "type": "invalid_request_error", "param": None, "code": None}
+    return JSONResponse({"error": body}, status, error.headers)
 
 
 class HttpLayer:

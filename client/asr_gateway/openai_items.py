@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from asr_client.errors import ClientError
 from asr_client.results import Result
 
-from .errors import message_of
+from .errors import http_status, message_of
 
 COMMIT, CLEAR = "commit", "clear"  # why a client's utterance is finalized
 _TRANSCRIPTION = "conversation.item.input_audio_transcription"
@@ -151,5 +151,5 @@ class Items:
 
 def as_error(error: ClientError) -> dict:
     """An error as events have it."""
-    kind = "invalid_request_error" if error.code == "INVALID_ARGUMENT" else "server_error"
+    kind = "invalid_request_error" if http_status(error) < 500 else "server_error"
     return {"type": kind, "code": error.code, "message": message_of(error), "param": None}

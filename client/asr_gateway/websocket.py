@@ -18,6 +18,7 @@ from .sockets import Inbox, Outbox, json_object, telling_errors, together
 
 DOOR = "websocket"
 SUBPROTOCOL = "asr"  # for browsers, which send a key as another subprotocol beside it
+_FILES = {b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3", b"\x1aE\xdf\xa3": "WebM"}
 MESSAGES = {  # what a client may say, and the fields of it
     "finalize": (),
     "language": ("language",),
@@ -66,12 +67,15 @@ async def _converse(
 
 async def _hear(inbox: Inbox, session: LiveSession, decoder: OpusPackets | None) -> None:
     """What comes after the end is passed over: a timer's keep_alive, a microphone's last packet."""
-    stream = session.stream
+    stream, heard = session.stream, False
     while True:
         message = await inbox.next()
         if stream.is_ending:
             continue
         if isinstance(message, bytes):
+            if not heard and decoder is None:
+                _check_no_file(message)
+            heard = True
             await stream.send(decoder.decode(message) if decoder else message)
             continue
         said = _said(message)
@@ -89,6 +93,15 @@ async def _tell(out: Outbox, session: LiveSession) -> None:
     async for result in session.results():
         await out.send({"type": "result", **_as_json(result)})
     await out.send({"type": "end", "audio_processed_ms": round(session.audio_s * 1000)})
+
+
+def _check_no_file(message: bytes) -> None:
+    """Samples hardly begin so; a file's do not make sense.  Raises InvalidArgument."""
+    for magic, kind in _FILES.items():
+        if message.startswith(magic):
+            raise invalid(
+                f"this is a {kind} file; valid: samples, or the file to /v1/audio/transcriptions"
+            )
 
 
 def _as_json(result: Result) -> dict:

@@ -257,3 +257,29 @@ def test_sessions_may_end_when_the_gateway_is_told_to_stop(served):
         text = "".join(json.loads(message).get("text", "") for message in socket)
     assert text == served.expected(audio).text
     assert gateway.process.wait(60) == 0
+
+
+@pytest.mark.parametrize("path", ["/v1/stream", "/v1/realtime"])
+def test_without_an_upgrade_it_is_said_what_lives_there(gateway, path):
+    answer = httpx.get(gateway.url + path)
+    assert (answer.status_code, answer.headers["upgrade"]) == (426, "websocket")
+    assert "is a WebSocket" in answer.json()["error"]["message"]
+
+
+def test_a_file_is_no_samples(gateway, sample):
+    with gateway.socket("/v1/stream?language=auto") as socket:
+        assert json.loads(socket.recv())["type"] == "ready"
+        socket.send(sample.read_bytes())
+        said = json.loads(socket.recv())
+    assert said["code"] == "INVALID_ARGUMENT"
+    assert "this is a FLAC file" in said["message"]
+
+
+def test_a_path_that_is_none(gateway):
+    for answer in (
+        httpx.post(f"{gateway.url}/audio/transcriptions"),  # base_url without /v1
+        httpx.post(f"{gateway.url}/v1/audio/translations"),
+    ):
+        assert answer.status_code == 404
+        message = answer.json()["error"]["message"]
+        assert message.startswith(f"there is no {answer.request.url.path}; OpenAI's base_url ends")
