@@ -72,7 +72,7 @@ def test_ctrl_c_ends_the_stream_and_prints_the_rest(url):
     process.stdin.write(PCM[:8000].tobytes())
     process.stdin.flush()  # and stays open, as a microphone does
     first = process.stdout.read(len(expected(PCM[:5120])))
-    time.sleep(2)  # until the packets of all 500 ms are due, on a busy machine too
+    time.sleep(6)  # until the packets of all 500 ms are due, on a busy machine too
     process.send_signal(signal.SIGINT)
     rest, errors = process.communicate(timeout=20)
     # 8000 samples are 6.25 packets: the quarter was not complete when Ctrl-C came
