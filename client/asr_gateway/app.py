@@ -166,16 +166,24 @@ class HttpLayer:
 
 
 class Answered(HttpLayer):
-    """A request keeps the process from its end until its answer is out."""
+    """A request keeps the process from its end until its answer is out.
+
+    In a drain that answer is the last of its connection: clients connect again, to a gateway that
+    goes on.
+    """
 
     async def _request(self, scope, receive, send) -> None:
+        places = scope["app"].state.gateway.places
+
         async def send_all(message) -> None:
+            if message["type"] == "http.response.start" and places.draining:
+                message["headers"] = [*message["headers"], (b"connection", b"close")]
             if message["type"] == "http.response.body" and not message.get("more_body"):
                 await send({**message, "more_body": True})
                 message = {"type": message["type"], "body": b""}  # taken once that is sent
             await send(message)
 
-        with scope["app"].state.gateway.places.answer():
+        with places.answer():
             await self._app(scope, receive, send_all)
 
 
@@ -195,18 +203,12 @@ class Traced:
 
 
 class SafeHeaders(HttpLayer):
-    """Adds headers that keep a browser from doing more with an answer than it should.
-
-    In a drain also the one that has a client connect anew, to a gateway that goes on.
-    """
+    """Adds headers that keep a browser from doing more with an answer than it should."""
 
     async def _request(self, scope, receive, send) -> None:
-        places = scope["app"].state.gateway.places
-
         async def send_with_headers(message) -> None:
             if message["type"] == "http.response.start":
-                last = [(b"connection", b"close")] if places.draining else []
-                message["headers"] = [*message["headers"], *_SAFE, *last]
+                message["headers"] = [*message["headers"], *_SAFE]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

@@ -19,7 +19,9 @@ import uvicorn
 import uvloop
 from prometheus_client.multiprocess import mark_process_dead
 
+from asr_server.errors import SettingsError
 from asr_server.guard import end_with
+from asr_server.settings import bound_socket
 
 from .access import Access
 from .app import make_app
@@ -76,23 +78,16 @@ def bind(host: str, port: int, shared: bool = False, write_timeout_s: float = 0)
     shared: other processes may bind it too.  write_timeout_s: connections end that take nothing
     for so long; 0: as the system has it.
     """
+    options = [
+        (socket.SOL_SOCKET, socket.SO_REUSEPORT, shared),
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(write_timeout_s * 1000)),  # inherited
+    ]
     try:
-        family, kind, proto, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except socket.gaierror as error:
-        raise OSError(f"host {host!r} is no address: {error.strerror}") from None
-    bound = socket.socket(family, kind, proto)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
-        timeout_ms = int(write_timeout_s * 1000)
-        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)  # inherited
-        bound.bind(address)
+        return bound_socket(host, port, options)
+    except SettingsError as error:
+        raise OSError(str(error)) from None
     except OSError as error:
-        bound.close()
         raise OSError(f"cannot listen at {host}:{port}: {error.strerror}") from None
-    return bound
 
 
 class _Server(uvicorn.Server):

@@ -38,7 +38,6 @@ POLL_S = 0.1
 REFUSAL_S = 2.0  # what the streaming model gets to refuse the streams that are left
 LOOK_S = 1.0
 STOP_MARGIN_S = 10.0  # beyond Triton's own exit timeout, then it is killed
-_SIGNALLED = 128  # an exit status is above it where a signal ended the server
 
 
 class TritonServer:
@@ -271,7 +270,7 @@ class TritonServer:
                 if should_stop():
                     raise StartCancelled("told to stop while starting")
                 if (status := self._process.poll()) is not None:
-                    kind = ServerCrashed if status < 0 or status > _SIGNALLED else ServerError
+                    kind = ServerCrashed if _signal_of(status) else ServerError
                     raise self._failure(
                         f"the server did not start ({_describe_exit(status)})", kind
                     )
@@ -344,9 +343,13 @@ class TritonServer:
 
 
 def _describe_exit(status: int) -> str:
-    """An exit status as the guard passes it on: 128 + n for signal n."""
-    number = -status if status < 0 else status - 128
+    ended_by = _signal_of(status)
+    return f"signal {ended_by.name}" if ended_by else f"exit status {status}"
+
+
+def _signal_of(status: int) -> signal.Signals | None:
+    """What ended the server, out of an exit status as the guard passes it on: 128 + n."""
     try:
-        return f"signal {signal.Signals(number).name}"
+        return signal.Signals(-status if status < 0 else status - 128)
     except ValueError:
-        return f"exit status {status}"
+        return None

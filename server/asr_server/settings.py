@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -86,7 +86,8 @@ class ServerSettings:
             chosen = {}
             for name, port in self.ports.items():
                 if port == 0:
-                    sockets.append(_bind(self.listen_host(name), 0))
+                    sockets.append(bound_socket(self.listen_host(name), 0))
+                    sockets[-1].listen(1)
                     chosen[f"{name}_port"] = sockets[-1].getsockname()[1]
             return replace(self, **chosen)
         finally:
@@ -159,14 +160,21 @@ def check_free(addresses: Mapping[str, tuple[str, int]]) -> None:
     taken = []
     for name, (host, port) in addresses.items():
         try:
-            _bind(host, port).close()
+            with bound_socket(host, port) as bound:
+                bound.listen(1)
         except OSError as error:
             taken.append(f"{name} port {port} on {host}: {error.strerror or error}")
     if taken:
         raise ServerError("cannot listen at " + "; ".join(taken))
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def bound_socket(
+    host: str, port: int, options: Iterable[tuple[int, int, int]] = ()
+) -> socket.socket:
+    """A socket that is bound there.  options: of it, (level, name, value).
+
+    Raises SettingsError for a host that is none, OSError where the port cannot be had.
+    """
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -176,9 +184,9 @@ def _bind(host: str, port: int) -> socket.socket:
     bound = socket.socket(family, kind, proto)
     try:
         # connections of a server that just ended are no obstacle; a listening socket is
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for option in ((socket.SOL_SOCKET, socket.SO_REUSEADDR, 1), *options):
+            bound.setsockopt(*option)
         bound.bind(address)
-        bound.listen(1)
     except OSError:
         bound.close()
         raise

@@ -97,8 +97,10 @@ class Supervisor:
                 trouble = "no room to start"
                 if not was_ready or not any(reason in str(error) for reason in NO_ROOM):
                     num_start_failures += 1
-                    limit = 2 if isinstance(error, ServerCrashed) else 1
-                    limit = self._policy.max_start_failures if was_ready else limit
+                    if was_ready:
+                        limit = self._policy.max_start_failures
+                    else:
+                        limit = 2 if isinstance(error, ServerCrashed) else 1
                     if num_start_failures >= limit:
                         return 1
                     trouble = f"start {num_start_failures} of {limit} failed"
