@@ -25,7 +25,7 @@ from asr_server.launcher import TritonServer
 from asr_server.settings import ServerSettings, default_checkpoint, default_model_repository
 
 ROOT = Path(__file__).parents[1]
-RECORDING = ROOT / "samples" / "pico_gb_long.flac"
+RECORDING = ROOT / "samples" / "person_librivox.flac"
 LATENCY_MS = 320  # both ways, so that the transcripts are comparable to the letter
 PACKET_MS = 80
 

@@ -39,7 +39,7 @@ ENGLISH_SHARE = 0.75
 CLEAN_SHARE = 0.5  # of the clips behind the first steps; else the rest takes too long
 ENGINE_BOOST = {"kokoro": 3.0, "human": 2.0, "pico": 1.5}  # the most natural, and the rarest
 CLEAR_VOICE = ("pico", "en-US")  # what the first steps hear
-PAUSE_S = 0.3  # of evaluation, on both sides
+PAUSE = int(0.3 * SAMPLE_RATE)  # of evaluation, on both sides
 SPEEDS = (0.80, 1.12)  # synthesisers speak faster than people
 
 
@@ -63,7 +63,7 @@ class Sentence:
 
     def padded(self) -> np.ndarray:
         """With silence around it, as all evaluation hears it."""
-        return np.pad(self.wave(), int(PAUSE_S * SAMPLE_RATE))
+        return np.pad(self.wave(), PAUSE)
 
 
 @dataclass(frozen=True)

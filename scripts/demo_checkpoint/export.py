@@ -1,6 +1,7 @@
-"""Write the trained model in the Hugging Face layout, and measure what was written.
+"""Write the trained model in the Hugging Face layout, and what to measure it on.
 
 python export.py build/speech build/speech_run checkpoints/demo
+asr bench wer build/evaluation/*.jsonl
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
-from data import AUTO, PROMPTS, Sentence, load_evaluation
-from evaluate import Heard, by_language, language_rate, sample, word_error_rate
+from data import AUTO, PAUSE, PROMPTS, load_evaluation
+from evaluate import by_language
 from safetensors.torch import save_file
 from tokenizer import load_tokenizer, save_tokenizer
 from trainee import BLANK, Trainee, demo_config
 
-from nemotron_asr import load_checkpoint
-from nemotron_asr.config import LOOKAHEAD_BY_LATENCY_MS, ModelConfig
+from nemotron_asr.config import ModelConfig
 
 PROMPT_IDS = {  # the published ids
     "auto": AUTO, **PROMPTS, "cs": 22, "de": 9, "en": 0, "es": 3, "fr": 8, "it": 15, "nl": 16,
@@ -121,29 +122,20 @@ def write_checkpoint(run: Path, out: Path) -> None:
     assert size <= MAX_BYTES
 
 
-def transcripts(recognizer, sentences: list[Sentence], latency_ms: int) -> list[Heard]:
-    """What the written checkpoint hears in sentences, with `auto`."""
-    heard = []
-    for i in range(0, len(sentences), 32):
-        part = sentences[i : i + 32]
-        results = recognizer.transcribe([s.padded() for s in part], "auto", latency_ms)
-        for s, result in zip(part, results, strict=True):
-            language = result.language and result.language[:2]
-            heard.append(Heard(s.text, result.text, s.language[:2], language))
-    return heard
-
-
-def measure(data: Path, out: Path, limit: int) -> None:
-    """Print word error rates of at most `limit` sentences of each set, at each latency."""
-    recognizer = load_checkpoint(out)
-    sets = by_language(load_evaluation(data, load_tokenizer(out)))
-    print("| set | words |", " | ".join(f"{ms} ms" for ms in LOOKAHEAD_BY_LATENCY_MS), "| tags |")
+def write_evaluation(data: Path, run: Path, out: Path) -> None:
+    """The evaluation sets as manifests for `asr bench`, one a language, with silence around."""
+    out.mkdir(parents=True, exist_ok=True)
+    sets = by_language(load_evaluation(data, load_tokenizer(run)))
     for name, sentences in sets.items():
-        sentences = sorted(sample(sentences, limit), key=lambda s: len(s.samples))
-        words = sum(len(s.text.split()) for s in sentences)
-        rows = [transcripts(recognizer, sentences, ms) for ms in LOOKAHEAD_BY_LATENCY_MS]
-        cells = " | ".join(f"{word_error_rate(row):.1f} %" for row in rows)
-        print(f"| {name} | {words} | {cells} | {language_rate(rows[3])} % |", flush=True)
+        start = 0
+        with (out / f"{name}.jsonl").open("w") as rows, (out / f"{name}.pcm").open("wb") as audio:
+            for s in sentences:
+                samples = np.pad(s.samples, PAUSE)
+                row = {"text": s.text, "language": s.language, "voice": s.voice, "start": start}
+                row["num_samples"] = len(samples)
+                rows.write(json.dumps(row, ensure_ascii=False) + "\n")
+                audio.write(samples.astype("<i2").tobytes())
+                start += len(samples)
 
 
 def main() -> None:
@@ -151,11 +143,10 @@ def main() -> None:
     parser.add_argument("data", type=Path, nargs="?", default=Path("build/speech"))
     parser.add_argument("run", type=Path, nargs="?", default=Path("build/speech_run"))
     parser.add_argument("out", type=Path, nargs="?", default=Path("checkpoints/demo"))
-    parser.add_argument("--limit", type=int, default=200, help="sentences a set; 0 for no measure")
+    parser.add_argument("--evaluation", type=Path, default=Path("build/evaluation"))
     args = parser.parse_args()
     write_checkpoint(args.run, args.out)
-    if args.limit:
-        measure(args.data, args.out, args.limit)
+    write_evaluation(args.data, args.run, args.evaluation)
 
 
 if __name__ == "__main__":

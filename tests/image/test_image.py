@@ -17,7 +17,7 @@ from nemotron_asr.audio import decode_audio
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(3600)]
 ROOT = Path(__file__).parents[2]
-RECORDING = "pico_gb_long.flac"  # the demo's
+RECORDING = "person_librivox.flac"  # the demo's
 SAMPLES = "/mnt"  # where the container finds it
 MAX_SIZE = 1.6e9  # bytes; with CUDA's libraries it would be several times that
 ANYWHERE = "192.0.2.1"  # of a net that is kept for documents

@@ -54,5 +54,5 @@ def test_live_word_errors_are_the_offline_ones(run, samples):
     report = run("wer", folder, "--latency-ms", "320", "--prompt", "given", "--live")
     offline, live = report["rows"]
     assert (offline["door"], live["door"]) == ("offline", "live")
-    assert live["wer"] == offline["wer"] < 0.25
+    assert live["wer"] == offline["wer"] < 0.5
     assert live["equal_share"] == 1.0
