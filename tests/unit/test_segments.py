@@ -191,20 +191,40 @@ def deafen_slot(arena, slot: int) -> None:
     arena.prediction.g[slot] = -1e4
 
 
-@pytest.mark.parametrize("latency_ms", LATENCIES)
+ONSET = 40_000  # sample at which somebody begins to speak
+
+
+def begun_afresh(client, id_, audio, size, **options) -> int:
+    """The sample at which a stream whose decoder is stuck begins afresh, 0 where it does not.
+
+    size: samples of a packet; 0: as many as the next chunk lacks.
+    """
+    missing, at, starts = client.ask(id_, start=True, **options).missing, 0, {0}
+    deafen(client, id_)
+    while at < len(audio):
+        packet = audio[at : at + (size or missing)]
+        update = client.ask(id_, packet)
+        missing, at = update.missing, at + len(packet)
+        starts.add(update.segment_start)
+    client.ask(id_, end=True)
+    return sorted(starts)[:2][-1]
+
+
+@pytest.mark.parametrize("latency_ms", [80, 160, *LATENCIES[1:]])
 def test_a_stuck_decoder_recovers(client, latency_ms):
-    audio = pcm(200_000, seed=10)
+    """From before the speech began, whatever the packets are."""
+    audio = np.concatenate([np.zeros(ONSET, np.int16), pcm(160_000, seed=10)])
     options = {"latency_ms": latency_ms, "recover_ms": 2000}
-    client.ask("s", start=True, **options)
-    deafen(client, "s")
-    for packet in packets(audio, random.Random(4), 5000):
-        client.ask("s", packet)
-    client.ask("s", end=True)
-    heard = segments(client, "s")[0]
-    start = samples(heard["start_ms"])
-    assert start < 100_000
+    starts = {
+        size: begun_afresh(client, size, audio, size, **options)
+        for size in (0, 320, 5120, 7777, 30_000)
+    }
+    start = starts[0]
+    assert ONSET - 20_000 < start <= ONSET - 8000
+    assert set(starts.values()) == {start}
     text, _ = send_all(client, "alone", audio[start:], random.Random(5), latency_ms=latency_ms)
-    assert text.startswith(heard["text"])
+    assert text.startswith(segments(client, 0)[0]["text"])
+    assert len({client.text(size) for size in starts}) == 1
 
 
 def test_a_stuck_decoder_stays_stuck_where_nobody_asked(client):

@@ -510,10 +510,13 @@ class StreamingEngine:
         if session.unheard is None:
             return None
         segment = session.segment
-        stop = segment.start + segment.frames * TOKEN_FRAME_SAMPLES
-        heard = session.audio.window(stop - num_frames * TOKEN_FRAME_SAMPLES, stop)
+        last = segment.frames - 1  # up to it the audio is there: the last frame may lack its end
+        heard = session.audio.window(
+            segment.start + max(0, last - num_frames) * TOKEN_FRAME_SAMPLES,
+            segment.start + last * TOKEN_FRAME_SAMPLES,
+        )
         ago = session.unheard.push(heard, spoke)
-        return segment.recovery(ago) if ago else None
+        return segment.recovery(ago + 1) if ago else None
 
     def _cut(self, session: Session, cut: Cut) -> None:
         """End the running segment; another begins there, unless the stream ends."""

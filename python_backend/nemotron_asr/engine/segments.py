@@ -163,7 +163,7 @@ class UnheardSpeech:
     @property
     def span(self) -> int:
         """Frames that a next segment may have to begin before the present."""
-        return self._loud.maxlen + ONSET_FRAMES
+        return self._loud.maxlen + ONSET_FRAMES + 1  # the last frame is not listened to yet
 
     def push(self, samples: np.ndarray, spoke: bool) -> int:
         """Take in the next frames.  spoke: whether a token came with them.
