@@ -181,6 +181,22 @@ def test_silence_keeps_little_audio_and_says_nothing(client):
     assert session.segment.frames < 300  # begun afresh every 20 s
 
 
+def test_of_a_long_silence_little_is_kept_and_heard_again(client):
+    """The longest utterance ends in it."""
+    client.ask("s", pcm(40_000, seed=5), start=True, latency_ms=80, max_utterance_ms=30_000)
+    deafen(client, "s")
+    session = client.engine.table.get("s")
+    rounds, kept = [], []
+    for _ in range(40):
+        before = client.engine.metrics.rounds
+        client.ask("s", np.zeros(16_000, np.int16))
+        rounds.append(client.engine.metrics.rounds - before)
+        kept.append(session.audio.stop - session.audio.start)
+    assert segments(client, "s")[0]["reason"] == "max_length"
+    assert max(rounds) <= 13 + 12  # of the packet, and the second before it
+    assert max(kept) < 3 * 16_000
+
+
 def deafen(client, id_) -> None:
     """Put the decoder where it says blank to everything."""
     deafen_slot(client.engine.arena, client.engine.table.get(id_).slot)

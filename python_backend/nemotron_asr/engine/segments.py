@@ -138,12 +138,13 @@ class Segment:
         """The frame where a next segment would begin.
 
         In the middle of the silence behind the last token: that may come before its sound is over,
-        and the next word's sound begins before its token.  silence_from: where it is known.
+        and the next word's sound begins before its token. Of a long silence little is heard again.
+        silence_from: where it is known.
         """
         if not self.spoken:
             return max(0, self.frames - ONSET_FRAMES)
         begin = max(self.spoken, silence_from)
-        return begin + (self.frames - begin) // 2
+        return max(begin + (self.frames - begin) // 2, self.frames - ONSET_FRAMES)
 
 
 class UnheardSpeech:
