@@ -11,6 +11,8 @@ import torch
 
 from engine_client import Client, packets, pcm
 from nemotron_asr.engine import StreamingEngine
+from nemotron_asr.engine.segments import Segment
+from nemotron_asr.options import Options
 
 LATENCIES = (80, 320, 1120)
 PAUSE = {"endpoint_ms": 400}
@@ -168,6 +170,25 @@ def test_what_is_too_long_is_cut(client):
     assert len(found) > 5
     assert max(s["end_ms"] - s["start_ms"] for s in found) <= 1.25 * 1600 + 2 * chunk_ms
     assert {s["reason"] for s in found[:-1]} == {"max_length"}
+
+
+@pytest.mark.parametrize(
+    ("spoken", "frames", "cut"),
+    [
+        (40, 49, None),  # not too long yet, of 50 frames
+        (46, 50, None),  # too long, and within a word perhaps
+        (44, 50, 47),
+        (50, 55, None),
+        (57, 59, None),
+        (58, 60, 59),  # far too long: any pause will do
+        (59, 60, None),
+        (0, 60, None),
+    ],
+)
+def test_what_is_too_long_ends_at_a_pause(spoken, frames, cut):
+    segment = Segment(None, frames=frames, spoken=spoken)
+    found = segment.endpoint(Options(320, max_utterance_ms=50 * 80))
+    assert found == (cut and (cut * 1280, "max_length", None))
 
 
 def test_silence_keeps_little_audio_and_says_nothing(client):

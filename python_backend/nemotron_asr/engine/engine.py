@@ -337,7 +337,7 @@ class StreamingEngine:
 
     def _voice(self, options: Options) -> VoiceActivity | None:
         """Of a stream that wants to be heard by the voice detector, which is made on first use."""
-        if not options.endpoint_ms or options.endpoint_by != VAD:
+        if not options.segments or options.endpoint_by != VAD:
             return None
         if self._detector is None:
             self._detector = VoiceDetector(self.recognizer.device)
