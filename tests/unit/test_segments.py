@@ -264,12 +264,42 @@ def test_a_stuck_decoder_recovers(client, latency_ms):
     assert len({client.text(size) for size in starts}) == 1
 
 
+def test_what_was_loud_is_not_lost_where_long_silence_begins_afresh(client):
+    """Which it does every 20 s: sooner than this recover_ms."""
+    audio = np.concatenate([np.zeros(ONSET, np.int16), pcm(320_000, seed=10)])
+    options = {"recover_ms": 25_000, "endpoint_ms": 800}
+    assert ONSET - 20_000 < begun_afresh(client, "s", audio, 5120, **options) <= ONSET - 8000
+
+
+def test_what_was_loud_is_heard_twice_at_most(client, monkeypatch):
+    deafen_all(client, monkeypatch)
+    client.ask("s", start=True, recover_ms=60_000, endpoint_ms=800)
+    for i in range(100):
+        client.ask("s", pcm(16_000, seed=i))
+    assert client.text("s") == ""
+    assert client.engine.metrics.rounds < 2.2 * 100 * 16_000 / 5120
+
+
 def test_a_stuck_decoder_stays_stuck_where_nobody_asked(client):
     client.ask("s", start=True)
     deafen(client, "s")
     client.ask("s", pcm(200_000, seed=10))
     assert client.ask("s", end=True).is_final
     assert client.text("s") == ""
+
+
+def deafen_all(client, monkeypatch) -> list[int]:
+    """No decoder hears anything from now on.  Returns the slots that begin afresh, as they do."""
+    arena, begun = client.engine.arena, []
+    reset = arena.reset
+
+    def reset_deaf(slot):
+        begun.append(slot)
+        reset(slot)
+        deafen_slot(arena, slot)
+
+    monkeypatch.setattr(arena, "reset", reset_deaf)
+    return begun
 
 
 @pytest.mark.parametrize("kind", ["silence", "noise", "speech"])
@@ -281,15 +311,7 @@ def test_what_cannot_be_heard_is_not_tried_again_for_ever(client, kind, monkeypa
         "noise": rng.normal(0, 3000, 16_000).astype(np.int16),
         "speech": pcm(16_000, seed=11),
     }[kind]
-    arena, begun = client.engine.arena, []
-    reset = arena.reset
-
-    def reset_deaf(slot):
-        begun.append(slot)
-        reset(slot)
-        deafen_slot(arena, slot)
-
-    monkeypatch.setattr(arena, "reset", reset_deaf)
+    begun = deafen_all(client, monkeypatch)
     client.ask("s", start=True, recover_ms=1000)
     for i in range(120):
         client.ask("s", np.concatenate([second, np.zeros(2000, np.int16)]) if i % 5 else second)

@@ -32,6 +32,8 @@ from .segments import (
     FINALIZE,
     LANGUAGE,
     MAX_LENGTH,
+    RECOVERED,
+    SILENCE,
     Cut,
     Ended,
     Segment,
@@ -482,7 +484,8 @@ class StreamingEngine:
         request.update.add(segment.push(tokens, num_frames))
         if segment.start + samples_needed(segment.frames) <= request.stop:  # more may follow
             cut = segment.endpoint(options, session.vad)
-            cut = cut or self._recovery(session, num_frames, bool(tokens))
+            if cut is None or cut.reason == SILENCE:
+                cut = self._recovery(session, num_frames, bool(tokens), cut is not None) or cut
             if cut is not None:
                 self._cut(session, cut)
             elif segment.must_end(options):
@@ -505,8 +508,14 @@ class StreamingEngine:
         if voices:
             self._detector.hear(voices, samples)
 
-    def _recovery(self, session: Session, num_frames: int, spoke: bool) -> Cut | None:
-        """Where to begin afresh, if the decoder does not hear what is said."""
+    def _recovery(
+        self, session: Session, num_frames: int, spoke: bool, in_silence: bool
+    ) -> Cut | None:
+        """Where to begin afresh, if the decoder does not hear what is said.
+
+        in_silence: it begins afresh in any case, at no loss of what was loud: that is heard twice,
+        and no more often.
+        """
         if session.unheard is None:
             return None
         segment = session.segment
@@ -516,6 +525,8 @@ class StreamingEngine:
             segment.start + last * TOKEN_FRAME_SAMPLES,
         )
         ago = session.unheard.push(heard, spoke)
+        if in_silence and segment.begun != RECOVERED:
+            ago = ago or session.unheard.begin_afresh()
         return segment.recovery(ago + 1) if ago else None
 
     def _cut(self, session: Session, cut: Cut) -> None:
@@ -533,6 +544,7 @@ class StreamingEngine:
             session.prompt_id = self.recognizer.prompt_id(cut.language)
         index = segment.index + segment.has_text
         session.segment = self._segment(session.options, session.prompt_id, index, cut.sample)
+        session.segment.begun = cut.reason
         self.arena.reset(session.slot)
         if session.vad is not None:
             session.vad.reset()

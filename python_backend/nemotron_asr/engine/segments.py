@@ -65,6 +65,7 @@ class Segment:
     frames: int = 0  # encoder frames decoded
     spoken: int = 0  # frames up to the last token; 0 where there is none
     has_text: bool = False
+    begun: str | None = None  # why the one before it ended
 
     def push(self, tokens: list[Token], num_frames: int) -> Fixed:
         """Take in the tokens of the next frames.
@@ -191,8 +192,14 @@ class UnheardSpeech:
             self._failures = self._patience = 0
         if self._patience > 0 or sum(self._loud) < self._needed:
             return 0
-        ago = len(self._loud) - self._loud.index(True) + ONSET_FRAMES
-        self._loud.clear()
         self._failures += 1
         self._patience = self._needed << min(self._failures, 6)
+        return self.begin_afresh()
+
+    def begin_afresh(self) -> int:
+        """What was loud will be heard again.  Returns how many frames ago that began, or 0."""
+        if True not in self._loud:
+            return 0
+        ago = len(self._loud) - self._loud.index(True) + ONSET_FRAMES
+        self._loud.clear()
         return ago
