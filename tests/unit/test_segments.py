@@ -106,6 +106,26 @@ def test_a_language_holds_from_its_packet_on(client, recognizer):
     assert segments(client, "s")[0]["reason"] == "language"
 
 
+def test_a_language_does_not_reach_back_into_audio_that_waits(client, monkeypatch):
+    """Segments that begin before it do so with the language before it."""
+    first, second = pcm(200_000, seed=5), pcm(30_000, seed=2)
+    begun = []
+    assembler = client.engine.recognizer.assembler
+
+    def recorded(options):
+        begun.append(options.language)
+        return assembler(options)
+
+    monkeypatch.setattr(client.engine.recognizer, "assembler", recorded)
+    client.send("s", first, start=True, language="de-DE", **PAUSE)
+    for language in ("fr-FR", "de-DE", "fr-FR", "fr-FR"):
+        client.send("s", second, language=language)
+    client.settle()
+    assert begun[:4] == ["de-DE"] * 4
+    changes = [new for old, new in itertools.pairwise(begun) if new != old]
+    assert changes == ["fr-FR", "de-DE", "fr-FR"]
+
+
 def test_other_options_cannot_change_and_the_stream_goes_on(client, recognizer):
     audio = pcm(30_000)
     client.ask("s", start=True)

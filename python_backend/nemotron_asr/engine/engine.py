@@ -331,7 +331,7 @@ class StreamingEngine:
             raise
         if options.recover_ms:
             session.unheard = UnheardSpeech(options.recover_ms)
-        session.vad = vad
+        session.vad, session.asked_language = vad, options.language
         self.metrics.started += 1
         request.update.server = self.offer()
         request.finalize = options.finalize
@@ -375,9 +375,8 @@ class StreamingEngine:
                     f"{', '.join(CHANGEABLE)}"
                 )
         request.finalize = wanted.finalize
-        if "language" in request.parameters and wanted.language != session.options.language:
-            session.options = replace(session.options, language=wanted.language)
-            request.language = wanted.language
+        if "language" in request.parameters and wanted.language != session.asked_language:
+            session.asked_language = request.language = wanted.language
 
     def _hear(self, session: Session, request: Request) -> None:
         """Take a packet's audio in. A language holds from its first sample on; what else ends a
@@ -541,6 +540,7 @@ class StreamingEngine:
         if cut.reason == END:
             return
         if cut.language is not None:
+            session.options = replace(session.options, language=cut.language)
             session.prompt_id = self.recognizer.prompt_id(cut.language)
         index = segment.index + segment.has_text
         session.segment = self._segment(session.options, session.prompt_id, index, cut.sample)
