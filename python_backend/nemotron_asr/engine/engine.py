@@ -43,6 +43,7 @@ from .sessions import Session, SessionTable
 from .vad import VoiceActivity, VoiceDetector
 
 CHANGEABLE = ("language", "finalize")  # parameters of later packets
+MAX_WAITING = 20_000  # packets of a stream without an answer, whatever audio they have
 MAX_ROWS = 128  # streams that one forward call takes
 SWEEP_INTERVAL_S = 0.25  # how long idle streams may outlive their limit
 LONG_QUEUE_S = 5.0  # audio waiting: worth asking whether somebody still wants the text
@@ -346,21 +347,25 @@ class StreamingEngine:
         return VoiceActivity()
 
     def _check_room(self, session: Session, request: Request) -> None:
-        """Refuse audio that would make more wait than may. END comes through: it is the last."""
+        """Refuse a packet that would make more wait than may. END comes through: it is the last."""
         options = session.options
         packet_s = len(request.audio) / options.channels / options.sample_rate
         if packet_s > self.max_queued_s:
             raise invalid(
                 f"{packet_s:.1f} s of audio in a packet; valid: up to {self.max_queued_s:g} s"
             )
+        if request.end:
+            return
+        again = "it was not heard: send it again once others are answered"
         waiting_s = _queued_s(session)
-        if waiting_s + packet_s > self.max_queued_s and not request.end:
+        if waiting_s + packet_s > self.max_queued_s:
             raise AsrError(
                 UNAVAILABLE,
                 f"{waiting_s:.1f} s of this stream's audio wait to be decoded, and a packet of "
-                f"{packet_s:.1f} s would make it more than {self.max_queued_s:g} s; it was not "
-                "heard: send it again once others are answered",
+                f"{packet_s:.1f} s would make it more than {self.max_queued_s:g} s; {again}",
             )
+        if len(session.requests) >= MAX_WAITING:
+            raise AsrError(UNAVAILABLE, f"{MAX_WAITING} packets of this stream wait; {again}")
 
     def _change(self, session: Session, request: Request) -> None:
         """Read the parameters of a later packet: `language` may change, others may be repeated."""
