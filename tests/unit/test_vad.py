@@ -193,8 +193,8 @@ def test_files_have_none(recognizer):
         (16, 10, 18, (17, ENDPOINT)),  # a late word: the silence before it is another's
         (17, 10, 18, None),  # and the decoder may not be done
         (0, 10, 18, None),  # nothing was said
-        (90, 94, 100, (97, MAX_LENGTH)),  # too long: a shorter pause will do
-        (90, 95, 100, None),  # but of the voice
+        (90, 98, 100, (99, MAX_LENGTH)),  # too long: a shorter pause will do
+        (90, 99, 100, None),  # but of the voice
         (90, 119, 120, (108, MAX_LENGTH)),  # far too long: any of the model
     ],
 )

@@ -111,16 +111,19 @@ class Segment:
             silence_from = -(-vad.silent_from // TOKEN_FRAME_SAMPLES)
         if not self.spoken and self.frames >= SILENCE_FRAMES:
             reason, silence_from = SILENCE, 0
-        elif self.spoken and silence_ms >= self._pause_ms(options):
+        elif self.spoken and silence_ms >= self._pause_ms(options, vad is not None):
             reason = MAX_LENGTH if self._is_overdue(options) else ENDPOINT
         else:
             return None
         return Cut(self.start + self._pause(silence_from) * TOKEN_FRAME_SAMPLES, reason)
 
-    def _pause_ms(self, options: Options) -> float:
-        """Silence that ends it, in milliseconds: the less the longer it is."""
+    def _pause_ms(self, options: Options, by_voice: bool) -> float:
+        """Silence that ends it, in milliseconds: the less the longer it is.
+
+        by_voice: a voice detector tells it. The model may say nothing within a long word too.
+        """
         pause_ms = options.endpoint_ms or math.inf
-        if self._is_overdue(options, HASTE):
+        if self._is_overdue(options, 1.0 if by_voice else HASTE):
             return min(pause_ms, SHORTEST_PAUSE_MS)
         return min(pause_ms, PAUSE_MS) if self._is_overdue(options) else pause_ms
 
