@@ -179,7 +179,8 @@ def option_table(languages: Iterable[str], latencies_ms: Iterable[int]) -> dict[
         Option(
             "endpoint_by",
             (MODEL, VAD),
-            "What tells silence: the model, which then says nothing, or a voice detector.",
+            "What tells silence in endpoint_ms and max_utterance_ms: the model, which then says "
+            "nothing, or a voice detector.",
             of=(LIVE,),
         ),
         Option(

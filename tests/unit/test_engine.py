@@ -375,6 +375,26 @@ def test_queued_audio_is_bounded_and_says_how_much_waits(recognizer):
     assert len(client.engine.table) == 0
 
 
+def test_packets_that_wait_are_bounded_too(client, recognizer, monkeypatch):
+    """Also those without audio; they are answered once there is room, and END at any time."""
+    monkeypatch.setattr("nemotron_asr.engine.engine.MAX_WAITING", 50)
+    audio = pcm(100_000)
+    client.ask("s", start=True)
+    client.send("s", audio[:90_000])
+    for _ in range(60):
+        client.send("s")
+    client.engine.step(client.now)
+    refused = [str(update.error) for update in client.updates["s"] if update.error]
+    assert len(refused) == 11
+    assert refused[0].startswith("UNAVAILABLE: 50 packets of this stream wait; it was not heard")
+    client.settle()
+    client.send("s", audio[90_000:])
+    for _ in range(49):
+        client.send("s")
+    assert client.ask("s", end=True).is_final
+    assert client.text("s") == recognizer.transcribe([audio], latency_ms=320)[0].text
+
+
 def test_a_client_that_died_with_a_long_queue_gives_its_slot_back(client, recognizer):
     audio, answers = pcm(160_000), []
     client.ask("dead", start=True)

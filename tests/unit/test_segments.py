@@ -11,6 +11,8 @@ import torch
 
 from engine_client import Client, packets, pcm
 from nemotron_asr.engine import StreamingEngine
+from nemotron_asr.engine.segments import Segment
+from nemotron_asr.options import Options
 
 LATENCIES = (80, 320, 1120)
 PAUSE = {"endpoint_ms": 400}
@@ -104,6 +106,26 @@ def test_a_language_holds_from_its_packet_on(client, recognizer):
     assert segments(client, "s")[0]["reason"] == "language"
 
 
+def test_a_language_does_not_reach_back_into_audio_that_waits(client, monkeypatch):
+    """Segments that begin before it do so with the language before it."""
+    first, second = pcm(200_000, seed=5), pcm(30_000, seed=2)
+    begun = []
+    assembler = client.engine.recognizer.assembler
+
+    def recorded(options):
+        begun.append(options.language)
+        return assembler(options)
+
+    monkeypatch.setattr(client.engine.recognizer, "assembler", recorded)
+    client.send("s", first, start=True, language="de-DE", **PAUSE)
+    for language in ("fr-FR", "de-DE", "fr-FR", "fr-FR"):
+        client.send("s", second, language=language)
+    client.settle()
+    assert begun[:4] == ["de-DE"] * 4
+    changes = [new for old, new in itertools.pairwise(begun) if new != old]
+    assert changes == ["fr-FR", "de-DE", "fr-FR"]
+
+
 def test_other_options_cannot_change_and_the_stream_goes_on(client, recognizer):
     audio = pcm(30_000)
     client.ask("s", start=True)
@@ -170,6 +192,25 @@ def test_what_is_too_long_is_cut(client):
     assert {s["reason"] for s in found[:-1]} == {"max_length"}
 
 
+@pytest.mark.parametrize(
+    ("spoken", "frames", "cut"),
+    [
+        (40, 49, None),  # not too long yet, of 50 frames
+        (46, 50, None),  # too long, and within a word perhaps
+        (44, 50, 47),
+        (50, 55, None),
+        (57, 59, None),
+        (58, 60, 59),  # far too long: any pause will do
+        (59, 60, None),
+        (0, 60, None),
+    ],
+)
+def test_what_is_too_long_ends_at_a_pause(spoken, frames, cut):
+    segment = Segment(None, frames=frames, spoken=spoken)
+    found = segment.endpoint(Options(320, max_utterance_ms=50 * 80))
+    assert found == (cut and (cut * 1280, "max_length", None))
+
+
 def test_silence_keeps_little_audio_and_says_nothing(client):
     client.ask("s", start=True, **PAUSE)
     session = client.engine.table.get("s")
@@ -179,6 +220,22 @@ def test_silence_keeps_little_audio_and_says_nothing(client):
         kept.append(session.audio.stop - session.audio.start)
     assert max(kept) < 3 * 16_000
     assert session.segment.frames < 300  # begun afresh every 20 s
+
+
+def test_of_a_long_silence_little_is_kept_and_heard_again(client):
+    """The longest utterance ends in it."""
+    client.ask("s", pcm(40_000, seed=5), start=True, latency_ms=80, max_utterance_ms=30_000)
+    deafen(client, "s")
+    session = client.engine.table.get("s")
+    rounds, kept = [], []
+    for _ in range(40):
+        before = client.engine.metrics.rounds
+        client.ask("s", np.zeros(16_000, np.int16))
+        rounds.append(client.engine.metrics.rounds - before)
+        kept.append(session.audio.stop - session.audio.start)
+    assert segments(client, "s")[0]["reason"] == "max_length"
+    assert max(rounds) <= 13 + 12  # of the packet, and the second before it
+    assert max(kept) < 3 * 16_000
 
 
 def deafen(client, id_) -> None:
@@ -191,20 +248,56 @@ def deafen_slot(arena, slot: int) -> None:
     arena.prediction.g[slot] = -1e4
 
 
-@pytest.mark.parametrize("latency_ms", LATENCIES)
+ONSET = 40_000  # sample at which somebody begins to speak
+
+
+def begun_afresh(client, id_, audio, size, **options) -> int:
+    """The sample at which a stream whose decoder is stuck begins afresh, 0 where it does not.
+
+    size: samples of a packet; 0: as many as the next chunk lacks.
+    """
+    missing, at, starts = client.ask(id_, start=True, **options).missing, 0, {0}
+    deafen(client, id_)
+    while at < len(audio):
+        packet = audio[at : at + (size or missing)]
+        update = client.ask(id_, packet)
+        missing, at = update.missing, at + len(packet)
+        starts.add(update.segment_start)
+    client.ask(id_, end=True)
+    return sorted(starts)[:2][-1]
+
+
+@pytest.mark.parametrize("latency_ms", [80, 160, *LATENCIES[1:]])
 def test_a_stuck_decoder_recovers(client, latency_ms):
-    audio = pcm(200_000, seed=10)
+    """From before the speech began, whatever the packets are."""
+    audio = np.concatenate([np.zeros(ONSET, np.int16), pcm(160_000, seed=10)])
     options = {"latency_ms": latency_ms, "recover_ms": 2000}
-    client.ask("s", start=True, **options)
-    deafen(client, "s")
-    for packet in packets(audio, random.Random(4), 5000):
-        client.ask("s", packet)
-    client.ask("s", end=True)
-    heard = segments(client, "s")[0]
-    start = samples(heard["start_ms"])
-    assert start < 100_000
+    starts = {
+        size: begun_afresh(client, size, audio, size, **options)
+        for size in (0, 320, 5120, 7777, 30_000)
+    }
+    start = starts[0]
+    assert ONSET - 20_000 < start <= ONSET - 8000
+    assert set(starts.values()) == {start}
     text, _ = send_all(client, "alone", audio[start:], random.Random(5), latency_ms=latency_ms)
-    assert text.startswith(heard["text"])
+    assert text.startswith(segments(client, 0)[0]["text"])
+    assert len({client.text(size) for size in starts}) == 1
+
+
+def test_what_was_loud_is_not_lost_where_long_silence_begins_afresh(client):
+    """Which it does every 20 s: sooner than this recover_ms."""
+    audio = np.concatenate([np.zeros(ONSET, np.int16), pcm(320_000, seed=10)])
+    options = {"recover_ms": 25_000, "endpoint_ms": 800}
+    assert ONSET - 20_000 < begun_afresh(client, "s", audio, 5120, **options) <= ONSET - 8000
+
+
+def test_what_was_loud_is_heard_twice_at_most(client, monkeypatch):
+    deafen_all(client, monkeypatch)
+    client.ask("s", start=True, recover_ms=60_000, endpoint_ms=800)
+    for i in range(100):
+        client.ask("s", pcm(16_000, seed=i))
+    assert client.text("s") == ""
+    assert client.engine.metrics.rounds < 2.2 * 100 * 16_000 / 5120
 
 
 def test_a_stuck_decoder_stays_stuck_where_nobody_asked(client):
@@ -213,6 +306,20 @@ def test_a_stuck_decoder_stays_stuck_where_nobody_asked(client):
     client.ask("s", pcm(200_000, seed=10))
     assert client.ask("s", end=True).is_final
     assert client.text("s") == ""
+
+
+def deafen_all(client, monkeypatch) -> list[int]:
+    """No decoder hears anything from now on.  Returns the slots that begin afresh, as they do."""
+    arena, begun = client.engine.arena, []
+    reset = arena.reset
+
+    def reset_deaf(slot):
+        begun.append(slot)
+        reset(slot)
+        deafen_slot(arena, slot)
+
+    monkeypatch.setattr(arena, "reset", reset_deaf)
+    return begun
 
 
 @pytest.mark.parametrize("kind", ["silence", "noise", "speech"])
@@ -224,15 +331,7 @@ def test_what_cannot_be_heard_is_not_tried_again_for_ever(client, kind, monkeypa
         "noise": rng.normal(0, 3000, 16_000).astype(np.int16),
         "speech": pcm(16_000, seed=11),
     }[kind]
-    arena, begun = client.engine.arena, []
-    reset = arena.reset
-
-    def reset_deaf(slot):
-        begun.append(slot)
-        reset(slot)
-        deafen_slot(arena, slot)
-
-    monkeypatch.setattr(arena, "reset", reset_deaf)
+    begun = deafen_all(client, monkeypatch)
     client.ask("s", start=True, recover_ms=1000)
     for i in range(120):
         client.ask("s", np.concatenate([second, np.zeros(2000, np.int16)]) if i % 5 else second)

@@ -87,6 +87,15 @@ def test_no_utterance_ends_while_somebody_speaks(client, spoken):
         assert level[cut - 40 * 16 : cut + 40 * 16].max() < 0.02
 
 
+def test_it_also_hears_what_is_only_too_long(client, spoken):
+    options = {"max_utterance_ms": 8000, "endpoint_by": "vad"}
+    audio, pauses = heard(spoken[0]), spoken[1]
+    client.ask("s", audio[: pauses[0][1]], start=True, **options)
+    assert client.engine.table.get("s").vad.heard
+    [ended] = [ended for update in client.updates["s"] for ended in update.ended]
+    assert pauses[0][0] < ended.cut.sample < pauses[0][1]
+
+
 def test_packets_and_neighbours_make_no_difference(client, spoken):
     audio = heard(spoken[0])
     expected = send_all(client, "alone", audio, random.Random(1), 3000, **BY_VAD)
@@ -184,7 +193,9 @@ def test_files_have_none(recognizer):
         (16, 10, 18, (17, ENDPOINT)),  # a late word: the silence before it is another's
         (17, 10, 18, None),  # and the decoder may not be done
         (0, 10, 18, None),  # nothing was said
-        (90, 100, 101, (95, MAX_LENGTH)),  # too long: any pause of the model will do
+        (90, 98, 100, (99, MAX_LENGTH)),  # too long: a shorter pause will do
+        (90, 99, 100, None),  # but of the voice
+        (90, 119, 120, (108, MAX_LENGTH)),  # far too long: any of the model
     ],
 )
 def test_where_it_ends(spoken_until, voice_until, heard_until, cut):

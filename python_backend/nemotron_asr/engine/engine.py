@@ -32,6 +32,8 @@ from .segments import (
     FINALIZE,
     LANGUAGE,
     MAX_LENGTH,
+    RECOVERED,
+    SILENCE,
     Cut,
     Ended,
     Segment,
@@ -41,6 +43,7 @@ from .sessions import Session, SessionTable
 from .vad import VoiceActivity, VoiceDetector
 
 CHANGEABLE = ("language", "finalize")  # parameters of later packets
+MAX_WAITING = 20_000  # packets of a stream without an answer, whatever audio they have
 MAX_ROWS = 128  # streams that one forward call takes
 SWEEP_INTERVAL_S = 0.25  # how long idle streams may outlive their limit
 LONG_QUEUE_S = 5.0  # audio waiting: worth asking whether somebody still wants the text
@@ -329,7 +332,7 @@ class StreamingEngine:
             raise
         if options.recover_ms:
             session.unheard = UnheardSpeech(options.recover_ms)
-        session.vad = vad
+        session.vad, session.asked_language = vad, options.language
         self.metrics.started += 1
         request.update.server = self.offer()
         request.finalize = options.finalize
@@ -337,28 +340,32 @@ class StreamingEngine:
 
     def _voice(self, options: Options) -> VoiceActivity | None:
         """Of a stream that wants to be heard by the voice detector, which is made on first use."""
-        if not options.endpoint_ms or options.endpoint_by != VAD:
+        if not options.segments or options.endpoint_by != VAD:
             return None
         if self._detector is None:
             self._detector = VoiceDetector(self.recognizer.device)
         return VoiceActivity()
 
     def _check_room(self, session: Session, request: Request) -> None:
-        """Refuse audio that would make more wait than may. END comes through: it is the last."""
+        """Refuse a packet that would make more wait than may. END comes through: it is the last."""
         options = session.options
         packet_s = len(request.audio) / options.channels / options.sample_rate
         if packet_s > self.max_queued_s:
             raise invalid(
                 f"{packet_s:.1f} s of audio in a packet; valid: up to {self.max_queued_s:g} s"
             )
+        if request.end:
+            return
+        again = "it was not heard: send it again once others are answered"
         waiting_s = _queued_s(session)
-        if waiting_s + packet_s > self.max_queued_s and not request.end:
+        if waiting_s + packet_s > self.max_queued_s:
             raise AsrError(
                 UNAVAILABLE,
                 f"{waiting_s:.1f} s of this stream's audio wait to be decoded, and a packet of "
-                f"{packet_s:.1f} s would make it more than {self.max_queued_s:g} s; it was not "
-                "heard: send it again once others are answered",
+                f"{packet_s:.1f} s would make it more than {self.max_queued_s:g} s; {again}",
             )
+        if len(session.requests) >= MAX_WAITING:
+            raise AsrError(UNAVAILABLE, f"{MAX_WAITING} packets of this stream wait; {again}")
 
     def _change(self, session: Session, request: Request) -> None:
         """Read the parameters of a later packet: `language` may change, others may be repeated."""
@@ -373,9 +380,8 @@ class StreamingEngine:
                     f"{', '.join(CHANGEABLE)}"
                 )
         request.finalize = wanted.finalize
-        if "language" in request.parameters and wanted.language != session.options.language:
-            session.options = replace(session.options, language=wanted.language)
-            request.language = wanted.language
+        if "language" in request.parameters and wanted.language != session.asked_language:
+            session.asked_language = request.language = wanted.language
 
     def _hear(self, session: Session, request: Request) -> None:
         """Take a packet's audio in. A language holds from its first sample on; what else ends a
@@ -482,7 +488,8 @@ class StreamingEngine:
         request.update.add(segment.push(tokens, num_frames))
         if segment.start + samples_needed(segment.frames) <= request.stop:  # more may follow
             cut = segment.endpoint(options, session.vad)
-            cut = cut or self._recovery(session, num_frames, bool(tokens))
+            if cut is None or cut.reason == SILENCE:
+                cut = self._recovery(session, num_frames, bool(tokens), cut is not None) or cut
             if cut is not None:
                 self._cut(session, cut)
             elif segment.must_end(options):
@@ -505,15 +512,26 @@ class StreamingEngine:
         if voices:
             self._detector.hear(voices, samples)
 
-    def _recovery(self, session: Session, num_frames: int, spoke: bool) -> Cut | None:
-        """Where to begin afresh, if the decoder does not hear what is said."""
+    def _recovery(
+        self, session: Session, num_frames: int, spoke: bool, in_silence: bool
+    ) -> Cut | None:
+        """Where to begin afresh, if the decoder does not hear what is said.
+
+        in_silence: it begins afresh in any case, at no loss of what was loud: that is heard twice,
+        and no more often.
+        """
         if session.unheard is None:
             return None
         segment = session.segment
-        stop = segment.start + segment.frames * TOKEN_FRAME_SAMPLES
-        heard = session.audio.window(stop - num_frames * TOKEN_FRAME_SAMPLES, stop)
+        last = segment.frames - 1  # up to it the audio is there: the last frame may lack its end
+        heard = session.audio.window(
+            segment.start + max(0, last - num_frames) * TOKEN_FRAME_SAMPLES,
+            segment.start + last * TOKEN_FRAME_SAMPLES,
+        )
         ago = session.unheard.push(heard, spoke)
-        return segment.recovery(ago) if ago else None
+        if in_silence and segment.begun != RECOVERED:
+            ago = ago or session.unheard.begin_afresh()
+        return segment.recovery(ago + 1) if ago else None
 
     def _cut(self, session: Session, cut: Cut) -> None:
         """End the running segment; another begins there, unless the stream ends."""
@@ -527,9 +545,11 @@ class StreamingEngine:
         if cut.reason == END:
             return
         if cut.language is not None:
+            session.options = replace(session.options, language=cut.language)
             session.prompt_id = self.recognizer.prompt_id(cut.language)
         index = segment.index + segment.has_text
         session.segment = self._segment(session.options, session.prompt_id, index, cut.sample)
+        session.segment.begun = cut.reason
         self.arena.reset(session.slot)
         if session.vad is not None:
             session.vad.reset()

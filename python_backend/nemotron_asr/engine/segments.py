@@ -7,6 +7,7 @@ again, as the start of another stream, gives the same text.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,9 +23,9 @@ from ..text import Fixed, TextAssembler
 from .vad import VoiceActivity
 
 SAMPLES_PER_MS = SAMPLE_RATE // 1000
-SHORTEST_PAUSE = 2  # frames without a token at which an utterance that is too long is cut
+PAUSE_MS, SHORTEST_PAUSE_MS = 480, 160  # of silence, that cut an utterance that is too long
 UNSAID_FRAMES = 2  # without a token, where something else tells silence: the decoder may lag
-PATIENCE = 1.25  # times the longest utterance, after which it is cut without a pause
+HASTE, PATIENCE = 1.2, 1.25  # times the longest utterance: then any pause will do, then none
 SILENCE_FRAMES, ONSET_FRAMES = 250, 12  # without a token: begin afresh every 20 s, 1 s back
 
 # Why a segment ended.
@@ -64,6 +65,7 @@ class Segment:
     frames: int = 0  # encoder frames decoded
     spoken: int = 0  # frames up to the last token; 0 where there is none
     has_text: bool = False
+    begun: str | None = None  # why the one before it ended
 
     def push(self, tokens: list[Token], num_frames: int) -> Fixed:
         """Take in the tokens of the next frames.
@@ -102,28 +104,37 @@ class Segment:
         """
         if not options.segments:
             return None
-        longest = options.max_utterance_ms // TOKEN_FRAME_MS
-        too_long = longest and self.frames >= longest
-        pause = -(-options.endpoint_ms // TOKEN_FRAME_MS) or self.frames + 1
-        silence_from = 0
-        if vad is not None:
-            over = vad.silence >= options.endpoint_ms * SAMPLES_PER_MS
-            pause = UNSAID_FRAMES if over else self.frames + 1
+        unsaid = self.frames - self.spoken
+        silence_ms, silence_from = unsaid * TOKEN_FRAME_MS, 0
+        if vad is not None and not self._is_overdue(options, HASTE):
+            silence_ms = vad.silence / SAMPLES_PER_MS if unsaid >= UNSAID_FRAMES else 0
             silence_from = -(-vad.silent_from // TOKEN_FRAME_SAMPLES)
-        if too_long:
-            pause, silence_from = min(pause, SHORTEST_PAUSE), 0
         if not self.spoken and self.frames >= SILENCE_FRAMES:
             reason, silence_from = SILENCE, 0
-        elif self.spoken and self.frames - self.spoken >= pause:
-            reason = MAX_LENGTH if too_long else ENDPOINT
+        elif self.spoken and silence_ms >= self._pause_ms(options, vad is not None):
+            reason = MAX_LENGTH if self._is_overdue(options) else ENDPOINT
         else:
             return None
         return Cut(self.start + self._pause(silence_from) * TOKEN_FRAME_SAMPLES, reason)
 
+    def _pause_ms(self, options: Options, by_voice: bool) -> float:
+        """Silence that ends it, in milliseconds: the less the longer it is.
+
+        by_voice: a voice detector tells it. The model may say nothing within a long word too.
+        """
+        pause_ms = options.endpoint_ms or math.inf
+        if self._is_overdue(options, 1.0 if by_voice else HASTE):
+            return min(pause_ms, SHORTEST_PAUSE_MS)
+        return min(pause_ms, PAUSE_MS) if self._is_overdue(options) else pause_ms
+
+    def _is_overdue(self, options: Options, times: float = 1.0) -> bool:
+        """Whether it is so many times as long as it may be."""
+        longest = options.max_utterance_ms // TOKEN_FRAME_MS
+        return bool(longest) and self.frames >= times * longest
+
     def must_end(self, options: Options) -> bool:
         """Whether it is far longer than it may be."""
-        longest = options.max_utterance_ms // TOKEN_FRAME_MS
-        return bool(longest) and self.frames >= PATIENCE * longest
+        return self._is_overdue(options, PATIENCE)
 
     def keep_from(self, options: Options, unheard: UnheardSpeech | None) -> int:
         """The first sample of the stream that is still needed, by it or by what follows it."""
@@ -138,12 +149,13 @@ class Segment:
         """The frame where a next segment would begin.
 
         In the middle of the silence behind the last token: that may come before its sound is over,
-        and the next word's sound begins before its token.  silence_from: where it is known.
+        and the next word's sound begins before its token. Of a long silence little is heard again.
+        silence_from: where it is known.
         """
         if not self.spoken:
             return max(0, self.frames - ONSET_FRAMES)
         begin = max(self.spoken, silence_from)
-        return begin + (self.frames - begin) // 2
+        return max(begin + (self.frames - begin) // 2, self.frames - ONSET_FRAMES)
 
 
 class UnheardSpeech:
@@ -163,7 +175,7 @@ class UnheardSpeech:
     @property
     def span(self) -> int:
         """Frames that a next segment may have to begin before the present."""
-        return self._loud.maxlen + ONSET_FRAMES
+        return self._loud.maxlen + ONSET_FRAMES + 1  # the last frame is not listened to yet
 
     def push(self, samples: np.ndarray, spoke: bool) -> int:
         """Take in the next frames.  spoke: whether a token came with them.
@@ -183,8 +195,14 @@ class UnheardSpeech:
             self._failures = self._patience = 0
         if self._patience > 0 or sum(self._loud) < self._needed:
             return 0
-        ago = len(self._loud) - self._loud.index(True) + ONSET_FRAMES
-        self._loud.clear()
         self._failures += 1
         self._patience = self._needed << min(self._failures, 6)
+        return self.begin_afresh()
+
+    def begin_afresh(self) -> int:
+        """What was loud will be heard again.  Returns how many frames ago that began, or 0."""
+        if True not in self._loud:
+            return 0
+        ago = len(self._loud) - self._loud.index(True) + ONSET_FRAMES
+        self._loud.clear()
         return ago

@@ -61,6 +61,7 @@ class Session:
     unheard: UnheardSpeech | None = None  # where asked for
     vad: VoiceActivity | None = None  # where asked for
     language: str | None = None  # detected last in the segments before
+    asked_language: str | None = None  # of the audio that was sent last; options has that decoded
     requests: deque = field(default_factory=deque)  # unanswered, oldest first
 
 
