@@ -24,8 +24,8 @@ def plot(report: dict, path: Path) -> None:
     figure = draw(report)
     hardware, settings = report["hardware"], report["settings"]
     where = hardware["gpu"] or f"{hardware['cpu']}, {hardware['cores']} cores"
-    title = f"{where}; {settings.get('dtype', '')}; {report['date'][:10]}"
-    figure.suptitle(title, fontsize=9, y=1.02)
+    parts = [where, settings.get("dtype"), report["date"][:10]]
+    figure.suptitle("; ".join(filter(None, parts)), fontsize=9, y=1.02)
     figure.savefig(path, dpi=130, bbox_inches="tight")
     plt.close(figure)
     say(f"drawn: {path}")
