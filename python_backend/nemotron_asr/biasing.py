@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
+from weakref import WeakValueDictionary
 
 import torch
 
@@ -13,7 +14,7 @@ from .phrase_trie import PhraseTrie, PieceTrie, State, fold
 from .phrases import parse_phrases
 from .text import tag_language
 
-LISTS_KEPT = 16  # of phrases, ready for the next stream with the same
+LISTS_KEPT = 16  # of phrases, ready for the next stream with the same; those of streams also are
 CACHED_STATES = 256  # of a list; each may have thousands of pieces, and speech needs few of them
 
 
@@ -25,13 +26,16 @@ class Boost:
 
     def __init__(self, trie: PhraseTrie, boost: float, device: torch.device):
         self.trie = trie
-        self._boost, self._device = boost, device
-        self.bonus = lru_cache(CACHED_STATES)(self._bonus)
+        self.bonus = lru_cache(CACHED_STATES)(partial(_bonus, trie, boost, device))
 
-    def _bonus(self, state: State) -> tuple[torch.Tensor, torch.Tensor]:
-        fits = self.trie.fits(state)
-        bonus = torch.tensor(list(fits.values()), dtype=torch.float32, device=self._device)
-        return _ids(list(fits), self._device), self._boost * bonus
+
+def _bonus(
+    trie: PhraseTrie, boost: float, device: torch.device, state: State
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `Bias.bonus`."""
+    fits = trie.fits(state)
+    worths = torch.tensor(list(fits.values()), dtype=torch.float32, device=device)
+    return _ids(list(fits), device), boost * worths
 
 
 class Bias:
@@ -70,7 +74,8 @@ class Biases:
 
     def __init__(self, pieces: Sequence[str], prompts: dict[str, int], device: torch.device):
         self._pieces, self._prompts, self._device = pieces, prompts, device
-        self._boost = lru_cache(LISTS_KEPT)(self._make_boost)
+        self._boost = lru_cache(LISTS_KEPT)(self._shared_boost)
+        self._live: WeakValueDictionary[tuple[str, float], Boost] = WeakValueDictionary()
 
     def warm_up(self) -> None:
         """Make the vocabulary ready, which takes half a second, before a stream waits for it."""
@@ -99,10 +104,19 @@ class Biases:
             tags = self._split_tags(options.languages.split(","))
         return Bias(boost, tags) if boost or tags else None
 
+    def _shared_boost(self, phrases: str, boost: float) -> Boost:
+        """That of streams that live, where one has the same."""
+        shared = self._live.get((phrases, boost))
+        if shared is None:
+            shared = self._live[phrases, boost] = self._make_boost(phrases, boost)
+        return shared
+
     def _make_boost(self, phrases: str, boost: float) -> Boost:
         parsed = parse_phrases(phrases)
         for phrase in parsed:
-            if unknown := sorted(set(fold(phrase.text)) - self._vocabulary.alphabet):
+            chars = fold(phrase.text)
+            if not self._vocabulary.alphabet.issuperset(chars):
+                unknown = sorted(set(chars) - self._vocabulary.alphabet)
                 raise invalid(
                     f"phrases: {phrase.text!r} has {unknown[0]!r}, which no piece of this model's "
                     "vocabulary has; valid: phrases that the model can write"

@@ -35,20 +35,35 @@ def parts_words(char: str) -> bool:
 
 
 class Characters:
-    """A trie: strings by their characters. Node 0 is the root; children lie behind parents."""
+    """A trie: strings by their characters. Node 0 is the root.
+
+    The nodes that a string adds are numbered on, so only those that branch need a dictionary.
+    """
 
     def __init__(self):
-        self.children: list[dict[str, int]] = [{}]
+        self._next = [""]  # the character behind each node, in the string that added it
+        self._branches: dict[int, dict[str, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._next)
+
+    def children(self, node: int) -> dict[str, int]:
+        branches = self._branches.get(node)
+        if branches is not None:
+            return branches
+        char = self._next[node]
+        return {char: node + 1} if char else {}
 
     def add(self, chars: str) -> int:
         """The node of a string, made where there is none."""
         node = 0
-        for char in chars:
-            child = self.children[node].get(char)
-            if child is None:
-                child = self.children[node][char] = len(self.children)
-                self.children.append({})
-            node = child
+        for i, char in enumerate(chars):
+            children = self.children(node)
+            if char not in children:
+                self._branches.setdefault(node, children)[char] = len(self)
+                self._next += [*chars[i + 1 :], ""]
+                return len(self) - 1
+            node = children[char]
         return node
 
 
@@ -64,14 +79,25 @@ class PieceTrie(Characters):
         ]
         self.alphabet = {" "}.union(*self.chars)
         nodes = [self.add(chars) for chars in self.chars]
-        self.ids: list[list[int]] = [[] for _ in self.children]  # spelled so
+        self.ids: list[list[int]] = [[] for _ in range(len(self))]  # spelled so
         for id_, node in enumerate(nodes):
             if is_text[id_]:
                 self.ids[node].append(id_)
-        self.marks = [  # of each node, those that are followed by more
-            {c for c, child in children.items() if not is_word_char(c) and self.children[child]}
-            for children in self.children
-        ]
+        self.word_starts: list[int] = []  # nodes behind marks alone
+        todo = [0]
+        while todo:
+            children = self.children(todo.pop())
+            todo += (marks := [children[char] for char in children if not is_word_char(char)])
+            self.word_starts += marks
+
+    def below(self, node: int) -> list[int]:
+        """Ids of the pieces that begin with a node's characters."""
+        ids, todo = [], [node]
+        while todo:
+            node = todo.pop()
+            ids += self.ids[node]
+            todo += self.children(node).values()
+        return ids
 
 
 State = frozenset  # the phrases' nodes that the last characters led to; 0 where one may begin
@@ -90,18 +116,17 @@ class PhraseTrie(Characters):
     def __init__(self, pieces: PieceTrie, phrases: Iterable[Phrase]):
         super().__init__()
         self._pieces = pieces
-        ends = [(self.add(fold(phrase.text)), phrase.weight) for phrase in phrases]
-        self._ends = [0.0] * len(self.children)  # weight of the phrase that ends there
-        for node, weight in ends:
-            self._ends[node] = max(self._ends[node], weight)
-        self._depth = [0] * len(self.children)
-        for node, children in enumerate(self.children):
-            for child in children.values():
-                self._depth[child] = self._depth[node] + 1
-        self._best = list(self._ends)  # weight of the best phrase that it is part of
-        for node in reversed(range(1, len(self.children))):
-            for child in self.children[node].values():
-                self._best[node] = max(self._best[node], self._best[child])
+        self._ends: dict[int, float] = {}  # weight of the phrase that ends at a node
+        self._best = [0.0]  # of each node, weight of the best phrase that it is part of
+        for phrase in sorted(phrases, key=lambda phrase: -phrase.weight):
+            node = self.add(fold(phrase.text))
+            self._ends.setdefault(node, phrase.weight)
+            self._best += [phrase.weight] * (len(self) - len(self._best))
+        self._behind_marks: dict[int, float] = {}  # what begins a phrase within a piece
+        for at in pieces.word_starts:
+            self._follow(self._behind_marks, at, 0, 1.0)
+        self._anew = dict(self._behind_marks)  # where a phrase may begin with the piece, too
+        self._follow(self._anew, 0, 0, 1.0)
 
     def step(self, state: State, id_: int) -> State:
         """Where the walk is after a piece."""
@@ -114,32 +139,34 @@ class PhraseTrie(Characters):
 
         That is the weight of the best such phrase, `INSIDE` times where a piece before began it.
         """
-        fits: dict[int, float] = {}
-        # Node of the pieces, its characters, whether all are marks, the state, the best that ended.
-        todo = [(0, 0, True, state, 0.0)]
-        while todo:
-            at, num_chars, leading, reached, ended = todo.pop()
-            if worth := max(ended, self._worth(self._best, reached, num_chars)):
-                fits.update(dict.fromkeys(self._pieces.ids[at], worth))
-            over = max(ended, self._worth(self._ends, reached, num_chars))
-            children = self._pieces.children[at]
-            wanted = (children.keys() & self.children[node].keys() for node in reached)
-            marks = self._pieces.marks[at] if leading else set()
-            for char in children if over else marks.union(*wanted):
-                is_leading = leading and not is_word_char(char)
-                after = self._along(reached, char) | (self.START if is_leading else set())
-                best = over if parts_words(char) else ended
-                todo.append((children[char], num_chars + 1, is_leading, after, best))
+        fits = dict(self._anew if 0 in state else self._behind_marks)
+        for node in state - self.START:
+            self._follow(fits, 0, node, INSIDE)
         return fits
 
-    def _worth(self, weights: list[float], state: State, num_chars: int) -> float:
-        """Of the best node that the `num_chars` characters of a piece have led to."""
-        if not num_chars:
-            return 0.0
-        return max(
-            (weights[node] * (INSIDE if self._depth[node] > num_chars else 1.0) for node in state),
-            default=0.0,
-        )
+    def _follow(self, fits: dict[int, float], at: int, node: int, factor: float) -> None:
+        """Add to `fits` the pieces that lead along phrases.
+
+        at: the node of the pieces from where on they do.  node: that of the phrases.
+        """
+        pieces, todo = self._pieces, [(at, node)]
+        while todo:
+            at, node = todo.pop()
+            ways, wanted = pieces.children(at), self.children(node)
+            few, many = (ways, wanted) if len(ways) < len(wanted) else (wanted, ways)
+            for char in filter(many.__contains__, few):  # in order, unlike a set
+                at, node = ways[char], wanted[char]
+                _raise(fits, pieces.ids[at], factor * self._best[node])
+                if weight := self._ends.get(node):
+                    for char, behind in pieces.children(at).items():
+                        if parts_words(char):
+                            _raise(fits, pieces.below(behind), factor * weight)
+                todo.append((at, node))
 
     def _along(self, state: State, char: str) -> State:
-        return frozenset(self.children[node].get(char, 0) for node in state) - self.START
+        return frozenset(self.children(node).get(char, 0) for node in state) - self.START
+
+
+def _raise(fits: dict[int, float], ids: Iterable[int], worth: float) -> None:
+    for id_ in ids:
+        fits[id_] = max(worth, fits.get(id_, 0.0))

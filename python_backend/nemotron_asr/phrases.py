@@ -63,7 +63,7 @@ def _phrase(item: str) -> Phrase:
         raise ValueError(f"{item!r} has no letter or digit")
     if len(text) > MAX_CHARS:
         raise ValueError(f"{item[:MAX_CHARS]!r}... has {len(text)} characters, too many")
-    if any(not char.isprintable() or char in _NEVER for char in text):
+    if not text.isprintable() or not _NEVER.isdisjoint(text):
         raise ValueError(f"{item!r} has characters that no phrase may have")
     if not caret:
         return Phrase(text)

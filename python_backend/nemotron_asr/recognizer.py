@@ -51,7 +51,7 @@ class Transcription:
             "audio_processed_ms": milliseconds(self.num_samples),
         }
         if self.utterances is not None:
-            same = {"language": self.language, "is_final": True, "reason": "endpoint"}
+            same = {"is_final": True, "reason": "endpoint"}
             result["segments"] = [
                 {"segment": i, **utterance.as_dict(), **same}
                 for i, utterance in enumerate(self.utterances)
@@ -273,7 +273,8 @@ class Recognizer:
     def finished(self, tokens: list[Token], num_samples: int, options: Options) -> Transcription:
         """Text, words and language of a whole recording's tokens."""
         assembler = self.assembler(options)
-        body, tail = assembler.push(tokens), assembler.finish()
+        body, tags = assembler.push(tokens), assembler.tags
+        tail = assembler.finish()
         text, words = body.text + tail.text, body.words + tail.words
         pause_ms = options.endpoint_ms
         return Transcription(
@@ -282,7 +283,9 @@ class Recognizer:
             tokens=tokens,
             language=assembler.language,
             num_samples=num_samples,
-            utterances=split_at_pauses(text, words, pause_ms) if pause_ms else None,
+            utterances=(
+                split_at_pauses(text, words, pause_ms, tags + assembler.tags) if pause_ms else None
+            ),
         )
 
     def _tensor(self, values) -> torch.Tensor:

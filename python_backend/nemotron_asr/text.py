@@ -42,6 +42,7 @@ class Utterance(NamedTuple):
 
     text: str
     words: list[Word]
+    language: str | None = None  # of its last tag, of the next behind it, or of the last before
 
     def as_dict(self) -> dict:
         """As RESULT has it."""
@@ -49,11 +50,24 @@ class Utterance(NamedTuple):
         return {
             "text": self.text, "words": words,
             "start_ms": self.words[0].start_ms, "end_ms": self.words[-1].end_ms,
+            "language": self.language,
         }  # fmt: skip
 
 
-def split_at_pauses(text: str, words: Sequence[Word], pause_ms: int) -> list[Utterance]:
-    """A recording's text in utterances: at least `pause_ms` lie between the words of two."""
+class Tag(NamedTuple):
+    """A language that the model told, and how many words it told before."""
+
+    num_words: int
+    language: str
+
+
+def split_at_pauses(
+    text: str, words: Sequence[Word], pause_ms: int, tags: Sequence[Tag] = ()
+) -> list[Utterance]:
+    """A recording's text in utterances: at least `pause_ms` lie between the words of two.
+
+    tags: in their order.
+    """
     starts, at = [], 0  # where each word stands in the text
     for word in words:
         at = text.index(word.text, at)
@@ -66,9 +80,19 @@ def split_at_pauses(text: str, words: Sequence[Word], pause_ms: int) -> list[Utt
     ends = [*first[1:], len(words)] if words else []
     starts.append(len(text))
     return [
-        Utterance(text[starts[i] : starts[end]].rstrip(), list(words[i:end]))
+        Utterance(
+            text[starts[i] : starts[end]].rstrip(), list(words[i:end]), _language(tags, i, end)
+        )
         for i, end in zip(first, ends, strict=True)
     ]
+
+
+def _language(tags: Sequence[Tag], first: int, end: int) -> str | None:
+    """Of the words from `first` to `end`: the model tells a sentence's language behind it."""
+    own = [tag for tag in tags if first < max(1, tag.num_words) <= end]
+    behind = [tag for tag in tags if tag.num_words > end]
+    tag = (own[-1:] or behind[:1] or tags[-1:] or [None])[0]
+    return tag and tag.language
 
 
 class Fixed(NamedTuple):
@@ -83,6 +107,7 @@ class Char(NamedTuple):
 
     char: str
     token: Token
+    language: str | None = None  # of the tag that this space stands for
 
 
 class Rule(Protocol):
@@ -113,7 +138,9 @@ class TextAssembler:
         self._ready: list[Char] = []  # of the text; spaces at the end wait
         self._word: list[Char] = []
         self._started = False
+        self._num_words = 0
         self.language: str | None = None  # of the last tag
+        self.tags: list[Tag] = []  # among what was fixed last
 
     def push(self, tokens: Iterable[Token]) -> Fixed:
         for token in tokens:
@@ -132,6 +159,7 @@ class TextAssembler:
         fixed = self._release(chars)
         if self._word:
             fixed.words.append(self._take_word())
+        self._take_tags(self._ready)
         return fixed
 
     def _spell(self, token: Token) -> str:
@@ -145,10 +173,11 @@ class TextAssembler:
     def _take_text(self) -> list[Char]:
         """The waiting characters that certainly belong to no tag; tags are read out."""
         tags = list(_TAG.finditer("".join(c.char for c in self._waiting)))
-        if tags:
-            self.language = _TAG_SPELLING.get(tags[-1][1], tags[-1][1])
-        for tag in reversed(tags):  # a tag parts words, also where no space stands beside it
-            space = Char(" ", self._waiting[tag.start()].token)
+        languages = [_TAG_SPELLING.get(tag[1], tag[1]) for tag in tags]
+        self.language = languages[-1] if tags else self.language
+        # A tag parts words, also where no space stands beside it.
+        for tag, language in zip(reversed(tags), reversed(languages), strict=True):
+            space = Char(" ", self._waiting[tag.start()].token, language)
             self._waiting[tag.start() : tag.end()] = [space]
         begun = _TAG_BEGUN.search("".join(c.char for c in self._waiting))
         stop = begun.start() if begun else len(self._waiting)
@@ -160,9 +189,11 @@ class TextAssembler:
         self._ready += chars
         stop = len("".join(c.char for c in self._ready).rstrip())
         text, words = [], []
+        self.tags = []
         space = False
         for c in self._ready[:stop]:
             if c.char.isspace():
+                self._take_tags([c])
                 space = True
                 continue
             if space and self._started:
@@ -176,6 +207,10 @@ class TextAssembler:
         del self._ready[:stop]
         return Fixed("".join(text), words)
 
+    def _take_tags(self, spaces: Iterable[Char]) -> None:
+        num_words = self._num_words + bool(self._word)
+        self.tags += [Tag(num_words, c.language) for c in spaces if c.language]
+
     def _parts_words(self, c: Char) -> bool:
         """Whether a word begins here without a space: scripts that use none go by the piece."""
         if len(self._word) >= MAX_WORD_CHARS:
@@ -184,6 +219,7 @@ class TextAssembler:
 
     def _take_word(self) -> Word:
         chars, self._word = self._word, []
+        self._num_words += 1
         return Word(
             text="".join(c.char for c in chars),
             start_ms=chars[0].token.frame * TOKEN_FRAME_MS,

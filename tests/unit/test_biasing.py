@@ -6,7 +6,9 @@ anyway, with a strong boost, change much of what it says.
 
 from __future__ import annotations
 
+import gc
 import random
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine_client import Client, packets, pcm
 from nemotron_asr import AsrError, decoding, load_checkpoint
-from nemotron_asr.biasing import Bias
+from nemotron_asr.biasing import LISTS_KEPT, Bias
 from nemotron_asr.decoding import greedy_decode
 from nemotron_asr.engine import StreamingEngine
 from nemotron_asr.engine.rounds import PlainRounds, ShapedRounds
@@ -324,6 +326,52 @@ def test_lists_are_made_ready_once(recognizer, make_bias):
     assert first is not second
     assert first._boost is second._boost
     assert make_bias(phrases=PHRASES, boost=2)._boost is not first._boost
+
+
+@pytest.fixture
+def lists_made(recognizer, monkeypatch) -> weakref.WeakSet:
+    """The lists that live; `.count` of them were made."""
+    made = weakref.WeakSet()
+    made.count = 0
+
+    class Counted(PhraseTrie):
+        def __init__(self, *args):
+            super().__init__(*args)
+            made.add(self)
+            made.count += 1
+
+    monkeypatch.setattr("nemotron_asr.biasing.PhraseTrie", Counted)
+    return made
+
+
+def lists(first: str, count: int) -> list[list[str]]:
+    """Different ones, which no other test has."""
+    return [[f"{first} ba{' be' * i}"] for i in range(count)]
+
+
+def test_a_stream_s_list_is_made_once_however_many_streams_have_others(recognizer, lists_made):
+    """Also when its utterances end again and again, and for another stream with the same."""
+    count = LISTS_KEPT + 4
+    client = Client(StreamingEngine(recognizer, num_slots=count + 1))
+    wanted = lists("mo", count)
+    for id_, phrases in enumerate(wanted):
+        client.ask(id_, pcm(9000, seed=id_), start=True, phrases=phrases)
+    for _ in range(3):
+        for id_ in range(count):
+            client.ask(id_, pcm(9000, seed=id_), finalize=True)
+    client.ask("same", start=True, phrases=wanted[0])
+    assert lists_made.count == count
+
+
+def test_lists_of_streams_that_ended_are_let_go(recognizer, lists_made):
+    client = Client(StreamingEngine(recognizer, num_slots=1))
+    gc.disable()
+    try:
+        for phrases in lists("fade", LISTS_KEPT + 4):
+            client.ask("s", pcm(9000), start=True, end=True, phrases=phrases)
+        assert len(lists_made) <= LISTS_KEPT + 1  # the last answer may still hold one
+    finally:
+        gc.enable()
 
 
 def test_a_phrase_that_the_model_cannot_write_is_named(recognizer):

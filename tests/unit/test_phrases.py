@@ -117,13 +117,28 @@ def test_fits_are_those_of_a_search_without_a_trie(seed):
         assert fits == expected_fits(pieces, phrases, said), said
         id_ = rng.randrange(len(pieces))
         if fits and rng.random() < 0.7:  # along a phrase
-            id_ = max(fits, key=lambda id_: (fits[id_], rng.random()))
+            id_ = max(sorted(fits), key=lambda id_: (fits[id_], rng.random()))
             num_inside += fits[id_] in (4, 6)
         piece = pieces[id_]
         said += fold(" " if piece.startswith("<") else piece.replace("\u2581", " "))
         said = said[-40:]  # more than any phrase has
         state = trie.step(state, id_)
     assert num_inside, "no walk went along a phrase"
+
+
+def test_a_long_list_costs_where_it_is_made_and_not_at_each_state(monkeypatch):
+    """Behind a piece the search goes along what the piece has begun, not along all the list."""
+    rng = random.Random(0)
+    words = sorted({some_text(rng, 8, "abcde") for _ in range(500)})
+    pieces = PieceTrie(["\u2581", *(m + w[:4] for m in ("\u2581", "") for w in words)])
+    trie = PhraseTrie(pieces, [Phrase(f"q{word} {word}") for word in words])
+    seen, children = [], PieceTrie.children
+    monkeypatch.setattr(PieceTrie, "children", lambda *at: seen.append(at) or children(*at))
+    first = trie.fits(trie.step(trie.START, 0))
+    assert not seen
+    assert first == trie.fits(trie.START)
+    trie.fits(frozenset([trie.add(f"q{words[-1]} ")]))
+    assert 0 < len(seen) < 30
 
 
 def fitting(phrases: str, *said: str) -> dict[str, float]:

@@ -7,7 +7,8 @@ import random
 import pytest
 
 from nemotron_asr.decoding import Token
-from nemotron_asr.text import TextAssembler, Word, split_at_pauses
+from nemotron_asr.text import Tag, TextAssembler, Word, split_at_pauses
+from nemotron_asr.text_rules import LowerCase, Masked, WordList
 
 PIECES = [
     "<unk>", "<en-US>", "<sl-SL>", "\u2581Mr.", "\u2581Quil", "ter", ".", "\u2581gospel",
@@ -121,3 +122,48 @@ def test_text_without_spaces_is_split_where_its_words_are():
     words = words_at(("\u4f60", 0, 80), ("\u597d", 80, 160), ("\u4f60", 2000, 2080))
     parts = split_at_pauses("\u4f60\u597d\u4f60", words, 500)
     assert [part.text for part in parts] == ["\u4f60\u597d", "\u4f60"]
+
+
+@pytest.mark.parametrize(
+    ("tags", "languages"),
+    [
+        ([], [None, None, None]),
+        ([(1, "en-US"), (3, "de-DE"), (4, "fr-FR")], ["en-US", "de-DE", "fr-FR"]),
+        ([(3, "de-DE")], ["de-DE", "de-DE", "de-DE"]),  # the next, or else the last before
+        ([(0, "en-US"), (4, "de-DE")], ["en-US", "de-DE", "de-DE"]),
+        ([(2, "en-US"), (3, "de-DE"), (3, "fr-FR")], ["en-US", "fr-FR", "fr-FR"]),
+    ],
+)
+def test_an_utterance_has_the_language_that_was_told_behind_its_sentence(tags, languages):
+    words = words_at(("a", 0, 80), ("b", 2000, 2080), ("c", 2080, 2160), ("d", 4000, 4080))
+    parts = split_at_pauses("a b c d", words, 500, [Tag(*tag) for tag in tags])
+    assert [part.as_dict()["language"] for part in parts] == languages
+
+
+@pytest.mark.parametrize("portions", [1, 2, 100])
+def test_tags_are_told_with_the_words_before_them(portions):
+    """Also where rules hold characters back, and where the text ends with a tag."""
+    pieces = ["<de-DE>", "\u2581Mr.", "<en-US>", "\u2581Quil", "ter", ".", "\u2581", "<", "m", "t",
+              "-", "M", "T", ">", "\u2581a", "<sl-SL>", "<en-US>"]  # fmt: skip
+    assembler = TextAssembler(PIECES, [Masked(WordList.of(["quilter"])), LowerCase()])
+    made, all_tokens = [], tokens(*pieces)
+    for i in range(0, len(all_tokens), portions):
+        assembler.push(all_tokens[i : i + portions])
+        made += assembler.tags
+    assembler.finish()
+    made += assembler.tags
+    assert made == [(0, "de-DE"), (1, "en-US"), (2, "mt-MT"), (3, "sl-SI"), (3, "en-US")]
+
+
+def test_a_file_s_utterances_have_their_own_languages(recognizer):
+    """As in RESULT, which the ensemble, the gateway and `asr batch` pass on."""
+    ids = {piece: id_ for id_, piece in enumerate(recognizer.pieces)}
+    word = next(piece for piece in ids if piece.startswith("\u2581") and len(piece) > 1)
+    spoken = [(word, 5), ("<en-US>", 8), (word, 60), (word, 62), ("<de-DE>", 66)]
+    made = recognizer.finished(
+        [Token(ids[piece], frame, 0.9) for piece, frame in spoken],
+        100 * 1280,
+        recognizer.file_options({"endpoint_ms": 800}),
+    ).as_dict()
+    assert [s["language"] for s in made["segments"]] == ["en-US", "de-DE"]
+    assert made["language"] == "de-DE"
