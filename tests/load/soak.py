@@ -227,12 +227,12 @@ def _utterances(results: Iterator[Result]) -> Iterator[Segment]:
 
 
 def _check_text(segment: Segment, audio: np.ndarray, recognizer: Recognizer) -> None:
-    """Against the library, on its own audio alone."""
+    """Against the library, on its own audio alone: flushed, that may say a little more."""
     own = np.tile(audio, 3)[segment.start_ms * 16 : segment.end_ms * 16]
     alone = recognizer.transcribe([own], latency_ms=320)[0]
-    assert segment.text == alone.text
+    assert alone.text.startswith(segment.text), f"{segment} instead of {alone.text!r}"
     starts = [word.start_ms - segment.start_ms for word in segment.words]
-    assert starts == [word.start_ms for word in alone.words]
+    assert starts == [word.start_ms for word in alone.words][: len(starts)]
 
 
 def _told(segment: Segment, later_ms: int = 0) -> tuple:
