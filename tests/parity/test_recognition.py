@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 import jiwer
 import pytest
 import soundfile
 
+from asr_bench.manifests import normalise
 from nemotron_asr import load_checkpoint
 
 LIMITS = {"pico": 0.4, "kokoro": 0.5, "flite": 0.85, "person": 0.8}  # known voices; unheard ones
-
-
-def normalise(text: str) -> str:
-    """Case and punctuation do not count."""
-    return " ".join(re.sub(r"[^\w' ]", " ", text.lower()).split())
 
 
 @pytest.mark.parametrize("latency_ms", [80, 160, 320, 560, 1120])
