@@ -273,9 +273,8 @@ class Recognizer:
     def finished(self, tokens: list[Token], num_samples: int, options: Options) -> Transcription:
         """Text, words and language of a whole recording's tokens."""
         assembler = self.assembler(options)
-        body, tags = assembler.push(tokens), assembler.tags
-        tail = assembler.finish()
-        text, words = body.text + tail.text, body.words + tail.words
+        body, tail = assembler.push(tokens), assembler.finish()
+        text, words, tags = (b + t for b, t in zip(body, tail, strict=True))
         pause_ms = options.endpoint_ms
         return Transcription(
             text=text,
@@ -283,9 +282,7 @@ class Recognizer:
             tokens=tokens,
             language=assembler.language,
             num_samples=num_samples,
-            utterances=(
-                split_at_pauses(text, words, pause_ms, tags + assembler.tags) if pause_ms else None
-            ),
+            utterances=split_at_pauses(text, words, pause_ms, tags) if pause_ms else None,
         )
 
     def _tensor(self, values) -> torch.Tensor:

@@ -96,10 +96,11 @@ def _language(tags: Sequence[Tag], first: int, end: int) -> str | None:
 
 
 class Fixed(NamedTuple):
-    """What became certain: text to append, and the words that it completed."""
+    """What became certain: text to append, the words that it completed, and the tags among them."""
 
     text: str
     words: list[Word]
+    tags: list[Tag]
 
 
 class Char(NamedTuple):
@@ -140,7 +141,6 @@ class TextAssembler:
         self._started = False
         self._num_words = 0
         self.language: str | None = None  # of the last tag
-        self.tags: list[Tag] = []  # among what was fixed last
 
     def push(self, tokens: Iterable[Token]) -> Fixed:
         for token in tokens:
@@ -159,7 +159,7 @@ class TextAssembler:
         fixed = self._release(chars)
         if self._word:
             fixed.words.append(self._take_word())
-        self._take_tags(self._ready)
+        fixed.tags.extend(self._tags(self._ready))
         return fixed
 
     def _spell(self, token: Token) -> str:
@@ -188,12 +188,11 @@ class TextAssembler:
         """Fix these characters, but for spaces at their end."""
         self._ready += chars
         stop = len("".join(c.char for c in self._ready).rstrip())
-        text, words = [], []
-        self.tags = []
+        text, words, tags = [], [], []
         space = False
         for c in self._ready[:stop]:
             if c.char.isspace():
-                self._take_tags([c])
+                tags += self._tags([c])
                 space = True
                 continue
             if space and self._started:
@@ -205,11 +204,11 @@ class TextAssembler:
             self._word.append(c)
             text.append(c.char)
         del self._ready[:stop]
-        return Fixed("".join(text), words)
+        return Fixed("".join(text), words, tags)
 
-    def _take_tags(self, spaces: Iterable[Char]) -> None:
+    def _tags(self, spaces: Iterable[Char]) -> list[Tag]:
         num_words = self._num_words + bool(self._word)
-        self.tags += [Tag(num_words, c.language) for c in spaces if c.language]
+        return [Tag(num_words, c.language) for c in spaces if c.language]
 
     def _parts_words(self, c: Char) -> bool:
         """Whether a word begins here without a space: scripts that use none go by the piece."""

@@ -148,10 +148,8 @@ def test_tags_are_told_with_the_words_before_them(portions):
     assembler = TextAssembler(PIECES, [Masked(WordList.of(["quilter"])), LowerCase()])
     made, all_tokens = [], tokens(*pieces)
     for i in range(0, len(all_tokens), portions):
-        assembler.push(all_tokens[i : i + portions])
-        made += assembler.tags
-    assembler.finish()
-    made += assembler.tags
+        made += assembler.push(all_tokens[i : i + portions]).tags
+    made += assembler.finish().tags
     assert made == [(0, "de-DE"), (1, "en-US"), (2, "mt-MT"), (3, "sl-SI"), (3, "en-US")]
 
 

@@ -83,14 +83,14 @@ class Segment:
         return self._placed(self.assembler.finish())
 
     def _placed(self, fixed: Fixed) -> Fixed:
-        text, words = fixed
+        text, words, tags = fixed
         if text and not self.has_text:
             self.has_text = True
             text = " " + text if self.index else text
         if self.start and words:
             ms = milliseconds(self.start)
             words = [w._replace(start_ms=w.start_ms + ms, end_ms=w.end_ms + ms) for w in words]
-        return Fixed(text, words)
+        return Fixed(text, words, tags)
 
     def recovery(self, frames_ago: int) -> Cut:
         """To begin afresh where speech began that is not heard, behind the last word that was."""
