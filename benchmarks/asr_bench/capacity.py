@@ -40,7 +40,8 @@ class CapacitySettings:
     packet_ms: int | None = None  # None: one packet a chunk
     streams: int | None = None  # one run with so many; None: search
     first: int = 1  # of the search
-    most: int = 64  # streams, and slots of the server
+    most: int = 64  # streams, and slots of each instance
+    instances: int = 1  # of the server's model for live streams
     duration_s: float = 120.0
     probe_s: float = 20.0
     generators: int = 1  # processes
@@ -51,7 +52,8 @@ def run(settings: CapacitySettings) -> dict:
     """One run, or a search for C120; every run is a row of the report."""
     s = settings
     slots = max(s.most, s.streams or 0)
-    with serving(s.checkpoint, s.url, device=s.device, dtype=s.dtype, slots=slots) as target:
+    chosen = {"device": s.device, "dtype": s.dtype, "slots": slots, "instances": s.instances}
+    with serving(s.checkpoint, s.url, **chosen) as target:
         runner = Runner(target, s)
         runner.warm_up()
         if s.streams is not None:
@@ -174,10 +176,14 @@ def table(report: dict) -> TextTable:
         lags = [row[f"lag_p{p}_ms"] for p in (50, 95, 99, 100)]
         finals = [row[f"final_p{p}_ms"] for p in (50, 95)]
         cores = row["cores"]
-        used = [cores.get(name) for name in (SERVER, STREAMING, GENERATOR, OTHERS, STOLEN)]
+        streaming = [used for name, used in cores.items() if name.split()[0] == STREAMING]
+        used = [cores.get(name) for name in (SERVER, GENERATOR, OTHERS, STOLEN)]
+        used.insert(1, sum(streaming) if streaming else None)
         first = [row["kind"], row["streams"], row["duration_s"], 100 * row["late_share"]]
         verdict = "yes" if row["passes"] else "disturbed" if row["disturbed"] else "no"
         lines.append([*first, *lags, *finals, *used, verdict])
     found = "" if settings["c120"] is None else f"C120 = {settings['c120']} streams; "
+    instances = settings.get("instances", 1)  # not in older reports
+    what += f", {instances} instances" if instances > 1 else ""
     title = f"{found}{what}, {settings['dtype']}; cores used, of {report['hardware']['cores']}"
     return TextTable(title, columns, lines)

@@ -88,6 +88,9 @@ def bench() -> None:
 @json_option
 def chunk(checkpoint, dtype, device, lookaheads, batches, transformers, parts, repeats, json_path):
     """One chunk: front end, encoder, decoder, round; beside transformers and the floor."""
+    from nemotron_asr.settings import let_threads_spin
+
+    let_threads_spin()  # as those of live streams do
     from . import chunk as benchmark
 
     settings = benchmark.ChunkSettings(
@@ -156,6 +159,8 @@ def gateway(streams: tuple[int, ...], json_path: Path | None, **options) -> None
               help="Where the search begins.")  # fmt: skip
 @click.option("--most", type=click.IntRange(1), default=64, show_default=True,
               help="Where it ends; also the server's slots.")  # fmt: skip
+@click.option("--instances", type=click.IntRange(1), default=1, show_default=True,
+              help="The server's processes for live streams.")  # fmt: skip
 @click.option("--duration-s", type=click.FloatRange(1), default=120.0, show_default=True)
 @click.option("--probe-s", type=click.FloatRange(1), default=20.0, show_default=True)
 @click.option("--generators", type=click.IntRange(1), default=1, show_default=True,
@@ -282,6 +287,9 @@ def phrases(manifests, checkpoint, json_path, **options):
 @json_option
 def profile(checkpoint, json_path, **options):
     """Where the time of the engine's rounds goes, by operator (torch.profiler)."""
+    from nemotron_asr.settings import let_threads_spin
+
+    let_threads_spin()
     from . import profile as benchmark
 
     report = benchmark.run(_checkpoint(checkpoint), **options)

@@ -81,6 +81,7 @@ def serving(
     device: str = "cpu",
     dtype: str = "float32",
     slots: int = 64,
+    instances: int = 1,
     start_timeout_s: float = 600.0,
 ) -> Iterator[Target]:
     """A server of our own on loopback, stopped afterwards; or the running one at `url`."""
@@ -93,12 +94,14 @@ def serving(
         device=device,
         dtype=dtype,
         slots=slots,
+        instances=instances,
         http_port=0,
         grpc_port=0,
         metrics_port=0,
         start_timeout_s=start_timeout_s,
     )
-    say(f"starting a server: {checkpoint.name}, {dtype}, {device}, {slots} slots")
+    size = f"{slots} slots" if instances == 1 else f"{instances} x {slots} slots"
+    say(f"starting a server: {checkpoint.name}, {dtype}, {device}, {size}")
     with TritonServer(settings) as server:
         processes = _processes(psutil.Process(server.pid))
         yield Target(server.grpc_address, server.http_url, processes, _version(server.http_url))
@@ -120,12 +123,14 @@ def _running(url: str) -> Target:
 
 
 def _processes(server: psutil.Process) -> dict[str, psutil.Process]:
-    """The command of a stub is: STUB .../MODEL/VERSION/model.py ..."""
+    """The command of a stub is: STUB .../MODEL/VERSION/model.py ...; further ones are numbered."""
     found = {SERVER: server}
     for child in server.children():
         arguments = child.cmdline()
         if len(arguments) > 1 and arguments[1].endswith("model.py"):
-            found[Path(arguments[1]).parts[-3]] = child
+            name = Path(arguments[1]).parts[-3]
+            instances = sum(other.split()[0] == name for other in found)
+            found[f"{name} {instances}" if instances else name] = child
     return found
 
 

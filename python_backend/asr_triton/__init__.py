@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 
 import numpy as np
@@ -32,8 +33,10 @@ def load(args: dict, parts: tuple[str, ...] = PARTS) -> tuple[Recognizer, Settin
         name: value["string_value"] for name, value in config.get("parameters", {}).items()
     }
     settings = read_settings(parameters)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    instances = sum(group.get("count", 1) for group in config.get("instance_group", []))
+    if settings.threads or instances > 1:
+        cores = len(os.sched_getaffinity(0))
+        torch.set_num_threads(settings.threads or max(1, cores // instances))
     device = settings.device
     on_gpu = args["model_instance_kind"] == "GPU" and torch.cuda.is_available()
     if on_gpu and device in ("auto", "cuda"):  # the one where Triton put this instance

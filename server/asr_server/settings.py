@@ -102,7 +102,8 @@ class ServerSettings:
             "ASR_SLOTS": str(self.slots),
             "ASR_IDLE_TIMEOUT_S": f"{self.idle_timeout_s:g}",
             # Five processes share the cores: a thread that spins while it waits takes them from the
-            # others (a start beside another busy process took 22 s of CPU instead of 4).
+            # others (a start beside another busy process took 22 s of CPU instead of 4). Those of
+            # live streams do for a moment.
             "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         }
         if self.checkpoint is not None:

@@ -16,6 +16,9 @@ class Arena:
         self.encoder = recognizer.fresh_encoder(num_slots + 1, frames)
         self.prediction = recognizer.fresh_prediction(num_slots + 1)
         self._fresh_prediction = recognizer.fresh_prediction(1)
+        with torch.inference_mode():
+            for x in (*self.encoder, *self.prediction):
+                x.mul_(1)  # a CPU gives memory when it is written to: now, not while streams wait
 
     @property
     def bytes_per_slot(self) -> int:
