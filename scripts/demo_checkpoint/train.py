@@ -30,6 +30,7 @@ WARM_UP = 300  # steps
 EMA_DECAY = 0.9995
 SAVE_S, LOG_STEPS, DECODED = 240, 25, 100
 LOOKAHEAD = 6  # of evaluation: 560 ms
+COUNTERS = ("step", "first_step", "seconds", "audio_s", "cooling_from")
 
 
 def keep_memory() -> None:
@@ -49,7 +50,8 @@ class Run:
         torch.manual_seed(SEED)
         args.run.mkdir(parents=True, exist_ok=True)
         if not (args.run / "tokenizer.json").exists():
-            save_tokenizer(make_tokenizer(args.data), args.run)
+            known = load_tokenizer(args.start) if args.start else make_tokenizer(args.data)
+            save_tokenizer(known, args.run)
         self.tokenizer = load_tokenizer(args.run)
         self.model = Trainee(demo_config()).to(self.device)
         self.model.use(torch.bfloat16, compiled=args.compile)
@@ -57,6 +59,7 @@ class Run:
         self.average.use(torch.float32, compiled=False)
         self.optimizer = make_optimizer(self.model, self.device)
         self.step, self.seconds, self.audio_s, self.cooling_from = 0, 0.0, 0.0, None
+        self.first_step = 0
         self.saved_at, self.stop, self.totals = time.monotonic(), False, []
         self.load()
 
@@ -65,15 +68,22 @@ class Run:
         return self.args.run / ("cooled.pt" if self.args.cooldown else "last.pt")
 
     def load(self) -> None:
-        """Go on from the last save; a cool-down begins from `last.pt`, which it leaves alone."""
+        """Go on from the last save; a cool-down begins from `last.pt`, which it leaves alone.
+
+        Without a save begin anew, or behind the first phases from a checkpoint.
+        """
         file = self.file if self.file.exists() else self.args.run / "last.pt"
         if file.exists():
             saved = torch.load(file, map_location=self.device)
             self.model.load_state_dict(saved["model"])
             self.average.load_state_dict(saved["average"])
             self.optimizer.load_state_dict(saved["optimizer"])
-            for name in ("step", "seconds", "audio_s", "cooling_from"):
+            for name in COUNTERS:
                 setattr(self, name, saved[name])
+        elif self.args.start:
+            self.model.take_over(self.args.start)
+            self.average.load_state_dict(self.model.state_dict())
+            self.step = self.first_step = self.args.ctc_steps + 1
         if self.args.cooldown and self.cooling_from is None:
             self.cooling_from = self.step
 
@@ -81,7 +91,7 @@ class Run:
         """Write the file whole or not at all."""
         state = {name: getattr(self, name) for name in ("model", "average", "optimizer")}
         state = {name: part.state_dict() for name, part in state.items()}
-        for name in ("step", "seconds", "audio_s", "cooling_from"):
+        for name in COUNTERS:
             state[name] = getattr(self, name)
         beside = self.file.with_suffix(".tmp")
         torch.save(state, beside)
@@ -101,7 +111,7 @@ class Run:
 
     def learning_rate(self) -> float:
         """Warm-up, then constant; a cool-down falls to zero as one minus a square root."""
-        rate = self.args.lr * min(1.0, (self.step + 1) / WARM_UP)
+        rate = self.args.lr * min(1.0, (self.step - self.first_step + 1) / WARM_UP)
         if self.args.cooldown:
             rate *= 1 - ((self.step - self.cooling_from) / self.args.cooldown) ** 0.5
         return rate
@@ -221,6 +231,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, nargs="?", default=Path("build/speech"))
     parser.add_argument("run", type=Path, nargs="?", default=Path("build/speech_run"))
+    parser.add_argument("--start", type=Path, help="a checkpoint made by export.py to begin from")
     parser.add_argument("--steps", type=int, default=60_000)
     parser.add_argument("--easy-steps", type=int, default=3000, help="steps on clean sentences")
     parser.add_argument("--ctc-steps", type=int, default=7000, help="steps before RNN-T")

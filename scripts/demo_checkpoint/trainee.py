@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from alignment import first_symbols, spoken_before
 from data import Batch
 from fast_encoder import FastEncoder
 from rnnt_loss import pruned_rnnt_loss
+from safetensors.torch import load_file
 from tokenizer import NUM_FINE, NUM_PIECES
 from torch import nn
 
@@ -56,6 +59,13 @@ class NormalisingConv(FirstConv):
         weight = self.weight / self.std
         return weight, self.bias - self.mean * weight.sum((1, 2, 3))
 
+    @classmethod
+    def unfolded(
+        cls, weight: torch.Tensor, bias: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The weights of which `folded` makes these."""
+        return weight * cls.std, bias + cls.mean * weight.sum((1, 2, 3))
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.convolve(x, *self.folded())
 
@@ -101,6 +111,17 @@ class Trainee(nn.Module):
             layer.bias /= std
             if layer in centred:
                 layer.bias -= seen[0].mean((0, 1)) / std
+
+    @torch.no_grad()
+    def take_over(self, checkpoint: Path) -> None:
+        """Begin with the weights of a folder that export.py wrote; the finer head begins anew."""
+        state = load_file(checkpoint / "model.safetensors")
+        state = {key: value.float() for key, value in state.items()}
+        conv = "encoder.subsampling.conv_in."
+        folded = state[conv + "weight"], state[conv + "bias"]
+        state[conv + "weight"], state[conv + "bias"] = NormalisingConv.unfolded(*folded)
+        self.net.load_state_dict(state)
+        self.ctc_head.load_state_dict(self.net.joint.head.state_dict())
 
     @torch.no_grad()
     def start_rnnt(self) -> None:
