@@ -6,6 +6,7 @@ import importlib
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,7 +31,8 @@ class AudioFormat:
 
     encoding: "pcm16" (little-endian), or G.711's "mulaw" or "alaw", a byte a sample. These are
     looked up in a table before they are sent, exactly.
-    Raises InvalidArgument for another encoding; rates and channels are for the server to judge.
+    Raises InvalidArgument for another encoding, and for what is no number; which rates and channels
+    there are is for the server to judge.
     """
 
     sample_rate: int = SAMPLE_RATE  # Hz
@@ -41,6 +43,10 @@ class AudioFormat:
         if self.encoding not in ENCODINGS:
             valid = ", ".join(ENCODINGS)
             raise _invalid(f"encoding {self.encoding!r} is not supported; valid: {valid}")
+        for name in ("sample_rate", "channels"):
+            value = getattr(self, name)
+            if not isinstance(value, Integral):
+                raise _invalid(f"{name} {value!r}; valid: an integer")
 
     @property
     def bytes_per_sample(self) -> int:
@@ -52,6 +58,7 @@ class AudioFormat:
 
 
 MODEL_FORMAT = AudioFormat()
+FILE_KINDS = {b"RIFF": "WAV", b"fLaC": "FLAC", b"OggS": "OGG", b"ID3": "MP3"}  # by how they begin
 
 
 def to_pcm16(samples: Samples, format: AudioFormat = MODEL_FORMAT) -> np.ndarray:
@@ -142,14 +149,15 @@ def pipe_packets(
     """Packets of raw samples of a format, read from a binary file until its end.
 
     Yields (n,) int16, interleaved.  A last odd byte of PCM16 is half a sample and is left out.
-    Raises InvalidArgument for a WAV file: its header would be heard as noise.
+    Raises InvalidArgument for a WAV, FLAC, OGG or MP3 file, which would be heard as noise.
     """
     num_bytes = format.num_samples(packet_ms) * format.bytes_per_sample
     # Unbuffered: a thread that waits in a buffered read holds a lock that the exit would wait for.
     raw = getattr(pipe, "raw", pipe)
     data = _read_fully(raw, num_bytes)
-    if data[:4] == b"RIFF":
-        raise _invalid("stdin is a WAV file; give raw samples, or the file by its name")
+    for begin, kind in FILE_KINDS.items():
+        if data.startswith(begin):
+            raise _invalid(f"stdin is a {kind} file; give raw samples, or the file by its name")
     while data:
         yield to_pcm16(data[: len(data) - len(data) % format.bytes_per_sample], format)
         data = _read_fully(raw, num_bytes)

@@ -7,6 +7,7 @@ import queue
 import struct
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from os import PathLike
 from pathlib import Path
 
 import httpx
@@ -65,7 +66,7 @@ class OfflineClient:
         endpoint_ms: a pause this long parts two of the transcript's `segments`; 0: it has none.
         Raises InvalidArgument (file, option), ServerUnavailable or ServerError.
         """
-        data = audio if isinstance(audio, bytes) else _read(Path(audio))
+        data = audio if isinstance(audio, bytes) else _read(audio)
         options = {"language": language, "latency_ms": latency_ms}
         options |= unusual(
             channel=channel, punctuation=punctuation, capitals=capitals, profanity=profanity,
@@ -131,9 +132,12 @@ class OfflineClient:
             raise no_answer(error, self.url, self._timeout_s) from error
 
 
-def _read(path: Path) -> bytes:
+def _read(path: str | Path) -> bytes:
+    if not isinstance(path, (str, PathLike)):
+        kind = type(path).__name__
+        raise InvalidArgument(f"INVALID_ARGUMENT: a file as {kind}; valid: its path, or its bytes")
     try:
-        return path.read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise InvalidArgument(
             f"INVALID_ARGUMENT: cannot read {path}: {error.strerror or error}"

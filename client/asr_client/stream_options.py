@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 from .audio import AudioFormat
 from .errors import InvalidArgument
@@ -44,11 +46,19 @@ class StreamOptions:
 
     def __post_init__(self):
         longest_s = _LONGEST_UTTERANCE_MS / 1000 * _CUT_AT_LATEST
-        if self.reconnect_s and not 1 <= self.max_replay_s <= longest_s:
-            valid = f"1 to {longest_s:g}"
-            raise InvalidArgument(
-                f"INVALID_ARGUMENT: max_replay_s {self.max_replay_s}; valid: {valid}"
-            )
+        bounds = {
+            "max_in_flight": (1, math.inf),
+            "timeout_s": (0.1, math.inf),
+            "reconnect_s": (0, math.inf),
+            "max_utterance_ms": (0, _LONGEST_UTTERANCE_MS),
+        }
+        if self.reconnect_s:
+            bounds["max_replay_s"] = (1, longest_s)
+        for name, (least, most) in bounds.items():
+            value = getattr(self, name)
+            if not (isinstance(value, Real) and least <= value <= most):
+                valid = f"{least:g} or more" if most == math.inf else f"{least:g} to {most:g}"
+                raise InvalidArgument(f"INVALID_ARGUMENT: {name} {value!r}; valid: {valid}")
         self.format()
 
     def format(self) -> AudioFormat:

@@ -134,11 +134,23 @@ def test_what_is_kept_for_a_replay_is_bounded(pausing):
 
 
 @pytest.mark.parametrize(
-    ("max_replay_s", "valid"), [(0, "1 to 750"), (751, "1 to 750"), (float("nan"), "1 to 750")]
+    ("name", "value", "valid"),
+    [
+        ("max_replay_s", 0, "1 to 750"),
+        ("max_replay_s", 751, "1 to 750"),
+        ("max_replay_s", float("nan"), "1 to 750"),
+        ("max_in_flight", 0, "1 or more"),
+        ("timeout_s", 0, "0.1 or more"),
+        ("reconnect_s", -1, "0 or more"),
+        ("max_utterance_ms", 600_001, "0 to 600000"),
+        ("channels", "2", "an integer"),
+        ("sample_rate", 8000.5, "an integer"),
+    ],
 )
-def test_what_cannot_be_kept_is_refused(max_replay_s, valid):
-    with pytest.raises(InvalidArgument, match=valid):
-        LiveStream("127.0.0.1:1", max_replay_s=max_replay_s)
+def test_what_the_client_cannot_do_is_refused(name, value, valid):
+    with pytest.raises(InvalidArgument, match=valid) as caught:
+        LiveStream("127.0.0.1:1", **{name: value})
+    assert f"{name} {value!r}" in str(caught.value)
 
 
 def test_the_command_shows_a_line_per_utterance_or_an_object_per_result(pausing, tmp_path):

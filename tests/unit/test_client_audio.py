@@ -229,14 +229,15 @@ def test_a_pipe_that_delivers_in_odd_pieces():
     assert {len(p) for p in packets[:-1]} == {160}
 
 
-def test_a_wav_file_in_the_pipe_is_refused():
-    file = io.BytesIO()
-    soundfile.write(file, RAMP, SAMPLE_RATE, format="WAV")
-    with pytest.raises(InvalidArgument, match="WAV"):
-        list(pipe_packets(io.BytesIO(file.getvalue()), 80))
-
-
 def test_a_missing_sounddevice_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     with pytest.raises(ClientError, match=r"\[mic\]"):
         next(microphone_packets(80))
+
+
+@pytest.mark.parametrize(("format", "name"), [("WAV", "WAV"), ("FLAC", "FLAC"), ("OGG", "OGG")])
+def test_a_file_in_a_pipe_is_named(format, name):
+    file = io.BytesIO()
+    soundfile.write(file, tone(1600), SAMPLE_RATE, format=format)
+    with pytest.raises(InvalidArgument, match=f"a {name} file"):
+        list(pipe_packets(io.BytesIO(file.getvalue()), 80))
