@@ -177,8 +177,9 @@ def table(report: dict) -> TextTable:
         finals = [row[f"final_p{p}_ms"] for p in (50, 95)]
         cores = row["cores"]
         streaming = [used for name, used in cores.items() if name.split()[0] == STREAMING]
-        used = [cores.get(name) for name in (SERVER, GENERATOR, OTHERS, STOLEN)]
-        used.insert(1, sum(streaming) if streaming else None)
+        python = sum(streaming) if streaming else None
+        used = [cores.get(SERVER), python]
+        used += [cores.get(name) for name in (GENERATOR, OTHERS, STOLEN)]
         first = [row["kind"], row["streams"], row["duration_s"], 100 * row["late_share"]]
         verdict = "yes" if row["passes"] else "disturbed" if row["disturbed"] else "no"
         lines.append([*first, *lags, *finals, *used, verdict])

@@ -100,8 +100,7 @@ def serving(
         metrics_port=0,
         start_timeout_s=start_timeout_s,
     )
-    size = f"{slots} slots" if instances == 1 else f"{instances} x {slots} slots"
-    say(f"starting a server: {checkpoint.name}, {dtype}, {device}, {size}")
+    say(f"starting a server: {checkpoint.name}, {dtype}, {device}, {settings.room}")
     with TritonServer(settings) as server:
         processes = _processes(psutil.Process(server.pid))
         yield Target(server.grpc_address, server.http_url, processes, _version(server.http_url))

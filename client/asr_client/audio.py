@@ -58,7 +58,8 @@ class AudioFormat:
 
 
 MODEL_FORMAT = AudioFormat()
-FILE_KINDS = {b"RIFF": "WAV", b"fLaC": "FLAC", b"OggS": "OGG", b"ID3": "MP3"}  # by how they begin
+# Files by how they begin, which samples hardly do.
+FILE_KINDS = {b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3", b"\x1aE\xdf\xa3": "WebM"}
 
 
 def to_pcm16(samples: Samples, format: AudioFormat = MODEL_FORMAT) -> np.ndarray:
@@ -149,13 +150,13 @@ def pipe_packets(
     """Packets of raw samples of a format, read from a binary file until its end.
 
     Yields (n,) int16, interleaved.  A last odd byte of PCM16 is half a sample and is left out.
-    Raises InvalidArgument for a WAV, FLAC, OGG or MP3 file, which would be heard as noise.
+    Raises InvalidArgument for a WAV file or one of FILE_KINDS, which would be heard as noise.
     """
     num_bytes = format.num_samples(packet_ms) * format.bytes_per_sample
     # Unbuffered: a thread that waits in a buffered read holds a lock that the exit would wait for.
     raw = getattr(pipe, "raw", pipe)
     data = _read_fully(raw, num_bytes)
-    for begin, kind in FILE_KINDS.items():
+    for begin, kind in {b"RIFF": "WAV", **FILE_KINDS}.items():
         if data.startswith(begin):
             raise _invalid(f"stdin is a {kind} file; give raw samples, or the file by its name")
     while data:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from starlette.websockets import WebSocket
 
+from asr_client.audio import FILE_KINDS
 from asr_client.errors import ClientError
 from asr_client.results import Result
 
@@ -18,7 +19,6 @@ from .sockets import Inbox, Outbox, json_object, telling_errors, together
 
 DOOR = "websocket"
 SUBPROTOCOL = "asr"  # for browsers, which send a key as another subprotocol beside it
-_FILES = {b"fLaC": "FLAC", b"OggS": "Ogg", b"ID3": "MP3", b"\x1aE\xdf\xa3": "WebM"}
 MESSAGES = {  # what a client may say, and the fields of it
     "finalize": (),
     "language": ("language",),
@@ -97,7 +97,7 @@ async def _tell(out: Outbox, session: LiveSession) -> None:
 
 def _check_no_file(message: bytes) -> None:
     """Samples hardly begin so; a file's do not make sense.  Raises InvalidArgument."""
-    for magic, kind in _FILES.items():
+    for magic, kind in FILE_KINDS.items():
         if message.startswith(magic):
             raise invalid(
                 f"this is a {kind} file; valid: samples, or the file to /v1/audio/transcriptions"

@@ -61,6 +61,12 @@ class ServerSettings:
     verbose: bool = False
 
     @property
+    def room(self) -> str:
+        """For live streams, as it is told."""
+        slots = f"{self.slots} slots"
+        return slots if self.instances == 1 else f"{self.instances} x {slots}"
+
+    @property
     def ports(self) -> dict[str, int]:
         return {"http": self.http_port, "grpc": self.grpc_port, "metrics": self.metrics_port}
 

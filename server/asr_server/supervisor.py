@@ -197,8 +197,7 @@ class Supervisor:
         s = self.server.settings
         what = s.checkpoint if s.checkpoint is not None else s.model_repository
         where = "  ".join(f"{name} {s.address(name)}" for name in ("grpc", "http", "metrics"))
-        slots = f"{s.slots} slots" if s.instances == 1 else f"{s.instances} x {s.slots} slots"
-        return f"serving {what} ({s.dtype}, {s.device}, {slots}): {where}"
+        return f"serving {what} ({s.dtype}, {s.device}, {s.room}): {where}"
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -235,7 +235,7 @@ def test_a_missing_sounddevice_names_the_extra(monkeypatch):
         next(microphone_packets(80))
 
 
-@pytest.mark.parametrize(("format", "name"), [("WAV", "WAV"), ("FLAC", "FLAC"), ("OGG", "OGG")])
+@pytest.mark.parametrize(("format", "name"), [("WAV", "WAV"), ("FLAC", "FLAC"), ("OGG", "Ogg")])
 def test_a_file_in_a_pipe_is_named(format, name):
     file = io.BytesIO()
     soundfile.write(file, tone(1600), SAMPLE_RATE, format=format)
