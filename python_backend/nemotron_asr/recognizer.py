@@ -275,6 +275,7 @@ class Recognizer:
         assembler = self.assembler(options)
         body, tail = assembler.push(tokens), assembler.finish()
         text, words, tags = (b + t for b, t in zip(body, tail, strict=True))
+        words = [word.until(milliseconds(num_samples)) for word in words]
         pause_ms = options.endpoint_ms
         return Transcription(
             text=text,

@@ -29,12 +29,16 @@ def tag_language(piece: str) -> str | None:
 
 
 class Word(NamedTuple):
-    """A word and where its pieces were emitted; frames of 80 ms, so times are multiples of 80."""
+    """A word and where its pieces were emitted: in frames of 80 ms, within its audio."""
 
     text: str
     start_ms: int
     end_ms: int
     confidence: float  # in [0, 1], from the lowest posterior among its pieces
+
+    def until(self, ms: int) -> Word:
+        """With times of audio that ends there: the frames that complete it reach behind that."""
+        return self._replace(start_ms=min(self.start_ms, ms), end_ms=min(self.end_ms, ms))
 
 
 class Utterance(NamedTuple):

@@ -53,6 +53,7 @@ def test_streaming_equals_offline_wherever_the_audio_ends(client, recognizer, la
         )  # fmt: skip
         assert live == offline.text, f"{length} samples"
         assert same_words(client.words(i), offline.words), f"{length} samples"
+        assert all(w.start_ms <= w.end_ms <= length // 16 for w in offline.words)
         assert client.updates[i][-1].audio_processed_ms == length // 16
     assert len(client.engine.table) == 0
 

@@ -485,7 +485,7 @@ class StreamingEngine:
         """What a chunk said, and where it ends a segment."""
         request, segment, options = session.requests[0], session.segment, session.options
         request.chunks += 1
-        request.update.add(segment.push(tokens, num_frames))
+        request.update.add(segment.push(tokens, num_frames, request.stop))
         if segment.start + samples_needed(segment.frames) <= request.stop:  # more may follow
             cut = segment.endpoint(options, session.vad)
             if cut is None or cut.reason == SILENCE:
@@ -536,7 +536,7 @@ class StreamingEngine:
     def _cut(self, session: Session, cut: Cut) -> None:
         """End the running segment; another begins there, unless the stream ends."""
         segment, update = session.segment, session.requests[0].update
-        update.add(segment.finish())
+        update.add(segment.finish(cut.sample))
         session.language = segment.assembler.language or session.language
         if segment.has_text:
             lengths = len(update.text), len(update.words)

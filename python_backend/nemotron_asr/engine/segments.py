@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from ..biasing import Bias
-from ..chunks import first_sample_needed, milliseconds
+from ..chunks import first_sample_needed, milliseconds, samples_needed
 from ..config import SAMPLE_RATE, TOKEN_FRAME_MS, TOKEN_FRAME_SAMPLES
 from ..decoding import Token
 from ..options import Options
-from ..text import Fixed, TextAssembler
+from ..text import Fixed, TextAssembler, Word
 from .vad import VoiceActivity
 
 SAMPLES_PER_MS = SAMPLE_RATE // 1000
@@ -66,21 +66,33 @@ class Segment:
     spoken: int = 0  # frames up to the last token; 0 where there is none
     has_text: bool = False
     begun: str | None = None  # why the one before it ended
+    waiting: list[Word] = field(default_factory=list)  # may reach behind its end
 
-    def push(self, tokens: list[Token], num_frames: int) -> Fixed:
+    def push(self, tokens: list[Token], num_frames: int, known: int) -> Fixed:
         """Take in the tokens of the next frames.
 
+        known: samples of the stream that are there.
         Words come with the times of the stream, the text with a space before it where there was
-        some before.
+        some before. A word whose last frame reaches behind the audio that was needed to decode it
+        waits: the segment may end there.
         """
         self.frames += num_frames
         if tokens:
             self.spoken = tokens[-1].frame + 1
-        return self._placed(self.assembler.push(tokens))
+        text, words, tags = self._placed(self.assembler.push(tokens))
+        if words or self.waiting:
+            done = self.waiting + words
+            heard_ms = milliseconds(min(known, self.start + samples_needed(self.frames)))
+            words = [word for word in done if word.end_ms <= heard_ms]
+            self.waiting = done[len(words) :]
+        return Fixed(text, words, tags)
 
-    def finish(self) -> Fixed:
-        """What remains at its end."""
-        return self._placed(self.assembler.finish())
+    def finish(self, stop: int) -> Fixed:
+        """What remains at its end.  stop: the sample of the stream where that is."""
+        text, words, tags = self._placed(self.assembler.finish())
+        words = [word.until(milliseconds(stop)) for word in self.waiting + words]
+        self.waiting = []
+        return Fixed(text, words, tags)
 
     def _placed(self, fixed: Fixed) -> Fixed:
         text, words, tags = fixed
