@@ -26,7 +26,7 @@ from trainee import Trainee, demo_config
 
 SEED = 1
 CTC_WEIGHT, FINE_WEIGHT = 0.3, 0.3
-WARM_UP = 300  # steps
+WARM_UP = 300  # steps; with --start the heads that a checkpoint lacks learn alone in so many more
 EMA_DECAY = 0.9995
 SAVE_S, LOG_STEPS, DECODED = 240, 25, 100
 LOOKAHEAD = 6  # of evaluation: 560 ms
@@ -109,9 +109,15 @@ class Run:
     def end(self) -> int:
         return self.cooling_from + self.args.cooldown if self.args.cooldown else self.args.steps
 
+    @property
+    def heads_alone(self) -> bool:
+        return bool(self.first_step) and self.step < self.first_step + WARM_UP
+
     def learning_rate(self) -> float:
         """Warm-up, then constant; a cool-down falls to zero as one minus a square root."""
-        rate = self.args.lr * min(1.0, (self.step - self.first_step + 1) / WARM_UP)
+        begin = self.first_step + WARM_UP if self.first_step else 0
+        warm = 1.0 if self.heads_alone else min(1.0, (self.step - begin + 1) / WARM_UP)
+        rate = self.args.lr * warm
         if self.args.cooldown:
             rate *= 1 - ((self.step - self.cooling_from) / self.args.cooldown) ** 0.5
         return rate
@@ -146,6 +152,8 @@ class Run:
         loss = loss + FINE_WEIGHT * found["fine"]
         self.optimizer.zero_grad()
         loss.backward()
+        if self.heads_alone:
+            self.model.net.zero_grad()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
