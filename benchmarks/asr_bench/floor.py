@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from nemotron_asr.config import ModelConfig
+from nemotron_asr.layers import PACKED_ROWS, packs
 
 _PER_FRAME = (
     "feed_forward1.linear1", "feed_forward1.linear2", "self_attn.q_proj", "self_attn.k_proj",
@@ -46,7 +47,7 @@ class Floor:
     """The multiplications of one checkpoint in one dtype.
 
     weights: the checkpoint's tensors in their published layout, in the dtype.  With oneDNN's packed
-    bfloat16 layout as a second way on the CPU.
+    layout as a second way on the CPU.
     """
 
     def __init__(self, config: ModelConfig, weights: Mapping[str, torch.Tensor]):
@@ -60,8 +61,8 @@ class Floor:
             if name == _ONE_HOT:
                 weight = weight[:, : config.encoder.hidden_size].contiguous()
             self._plain[name] = weight
-            if weight.dtype == torch.bfloat16 and weight.device.type == "cpu":
-                self._packed[name] = torch.ops.mkldnn._reorder_linear_weight(weight, 1)
+            if packs(weight):
+                self._packed[name] = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_ROWS)
 
     @property
     def num_bytes(self) -> int:

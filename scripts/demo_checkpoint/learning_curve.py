@@ -146,6 +146,8 @@ def plot(found: dict, out: Path) -> None:
             axes.plot(list(trained), [r[kind] for r in trained.values()], ".-", label=kind)
         axes.set(title=name, xlabel="hours of different speech", ylabel="word error rate, %")
         axes.set(xscale="log", ylim=(0, None))
+        axes.set_xticks(list(trained), [f"{h:g}" for h in trained])
+        axes.minorticks_off()
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
     figure.savefig(out)
