@@ -21,17 +21,16 @@ import torch
 from data import Sentence, read_table
 from evaluate import sample, transcribe, word_error_rate
 from tokenizer import load_tokenizer
-from train import LOOKAHEAD
+from train import CTC_STEPS, LOOKAHEAD, WARM_UP
 from trainee import Trainee, demo_config
+
+from nemotron_asr.config import SAMPLE_RATE
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-CTC_STEPS = 7000  # what --start begins behind
-HEADS_STEPS = 300  # the heads that a checkpoint lacks
 APART = "slt"  # the voice of flite that is left out
 DECODED = 200
-SAMPLE_RATE = 16000
 
 
 def rows_of(table: Path) -> list[dict]:
@@ -63,7 +62,7 @@ class Curve:
 
     def __init__(self, speech: Path, out: Path, name: str, least: float):
         """least: hours that every point hears."""
-        self.name, self.folder = name, out / name
+        self.folder = out / name
         engine, language = name.split("_")
         table = speech / f"{name}.jsonl"
         self.pcm = table.with_suffix(".pcm")
@@ -108,8 +107,8 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3, help="falls to zero over the steps")
     args = parser.parse_args()
     heads, found_in = args.out / "heads", args.out / "curve.json"
-    train(args.speech, heads, "--start", args.checkpoint, "--steps", CTC_STEPS + 1 + HEADS_STEPS)
-    tokenizer, model = load_tokenizer(heads), Trainee(demo_config())
+    train(args.speech, heads, "--start", args.checkpoint, "--steps", CTC_STEPS + 1 + WARM_UP)
+    tokenizer = load_tokenizer(heads)
     found = json.loads(found_in.read_text()) if found_in.exists() else {}
     for item in args.sets:
         name, hours = item.split(":")

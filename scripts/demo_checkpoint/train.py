@@ -26,6 +26,7 @@ from trainee import Trainee, demo_config
 
 SEED = 1
 CTC_WEIGHT, FINE_WEIGHT = 0.3, 0.3
+CTC_STEPS = 7000  # before RNN-T
 WARM_UP = 300  # steps; with --start the heads that a checkpoint lacks learn alone in so many more
 EMA_DECAY = 0.9995
 SAVE_S, LOG_STEPS, DECODED = 240, 25, 100
@@ -110,14 +111,15 @@ class Run:
         return self.cooling_from + self.args.cooldown if self.args.cooldown else self.args.steps
 
     @property
-    def heads_alone(self) -> bool:
-        return bool(self.first_step) and self.step < self.first_step + WARM_UP
+    def whole_steps(self) -> int:
+        """Steps of the whole model; negative while the heads learn alone."""
+        return self.step - self.first_step - (WARM_UP if self.first_step else 0)
 
     def learning_rate(self) -> float:
         """Warm-up, then constant; a cool-down falls to zero as one minus a square root."""
-        begin = self.first_step + WARM_UP if self.first_step else 0
-        warm = 1.0 if self.heads_alone else min(1.0, (self.step - begin + 1) / WARM_UP)
-        rate = self.args.lr * warm
+        rate = self.args.lr
+        if self.whole_steps >= 0:
+            rate *= min(1.0, (self.whole_steps + 1) / WARM_UP)
         if self.args.cooldown:
             rate *= 1 - ((self.step - self.cooling_from) / self.args.cooldown) ** 0.5
         return rate
@@ -152,7 +154,7 @@ class Run:
         loss = loss + FINE_WEIGHT * found["fine"]
         self.optimizer.zero_grad()
         loss.backward()
-        if self.heads_alone:
+        if self.whole_steps < 0:
             self.model.net.zero_grad()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for group in self.optimizer.param_groups:
@@ -242,7 +244,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="a checkpoint made by export.py to begin from")
     parser.add_argument("--steps", type=int, default=60_000)
     parser.add_argument("--easy-steps", type=int, default=3000, help="steps on clean sentences")
-    parser.add_argument("--ctc-steps", type=int, default=7000, help="steps before RNN-T")
+    parser.add_argument("--ctc-steps", type=int, default=CTC_STEPS, help="steps before RNN-T")
     parser.add_argument("--cooldown", type=int, default=0, help="end in so many steps, apart")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--batch-seconds", type=float, default=100.0)

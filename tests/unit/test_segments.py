@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from engine_client import Client, packets, pcm
+from nemotron_asr.chunks import milliseconds
 from nemotron_asr.engine import StreamingEngine
 from nemotron_asr.engine.segments import Segment
 from nemotron_asr.options import Options
@@ -93,7 +94,8 @@ def test_finalize_equals_end_and_start(client, recognizer, latency_ms):
     assert {s["reason"] for s in live[:-1]} == {"finalize"}
     for segment, part in zip(live, parts, strict=True):
         starts = [w["start_ms"] - segment["start_ms"] for w in segment["words"]]
-        assert starts == pytest.approx([w.start_ms for w in part.words], abs=1)  # both rounded down
+        ms, end_ms = segment["end_ms"] - segment["start_ms"], milliseconds(part.num_samples)
+        assert starts == [ms if w.start_ms == end_ms else w.start_ms for w in part.words]
 
 
 def test_a_language_holds_from_its_packet_on(client, recognizer):
