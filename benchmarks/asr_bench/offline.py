@@ -15,7 +15,8 @@ import psutil
 import torch
 
 from asr_client import OfflineClient
-from nemotron_asr import Recognizer, load_checkpoint
+from nemotron_asr import Recognizer, load_checkpoint, recordings
+from nemotron_asr.chunks import total_frames
 from nemotron_asr.config import SAMPLE_RATE, TOKEN_FRAME_MS
 
 from .memory import PeakMemory, proportional_mb, resident_mb
@@ -30,7 +31,8 @@ in this process and as WAV files through the server's HTTP door. Real-time facto
 seconds of audio, the fastest of the repeats; files of 10 min and more once. Memory: growth of the
 peak over what the loaded and warm process holds; of the library resident (VmHWM), the audio itself
 not counted; of the server proportional (PSS, sampled), all processes together. transformers: its
-front end and generate() on the same 10 s, turn by turn with ours."""
+front end and generate() on the same 10 s, turn by turn with ours, with our encoder alone, and with
+its floor: the matrices of one call of all its frames, plain and packed, as for one chunk."""
 CASES = {"10 s": (10.0, 1), "32 x 10 s": (10.0, 32), "10 min": (600.0, 1), "60 min": (3600.0, 1)}
 SHORT_S = 400.0  # cases of less audio in all are repeated
 WARM_S = 20.0
@@ -157,8 +159,9 @@ def _measure(
 
 
 def generate_rows(recognizer: Recognizer, settings: OfflineSettings) -> list[dict]:
-    """10 s as a whole, ours and theirs, turn by turn."""
+    """10 s as a whole, ours and theirs, our encoder alone and its floor, turn by turn."""
     from .chunk import published_weights
+    from .floor import Floor
     from .reference_model import load_reference, reference_extractor, reference_transcribe
 
     plain = torch.bfloat16 if settings.dtype == "int8" else getattr(torch, settings.dtype)
@@ -168,6 +171,7 @@ def generate_rows(recognizer: Recognizer, settings: OfflineSettings) -> list[dic
     audio = speech_pcm(10.0).astype(np.float32) / 32768
     lookahead = settings.latency_ms // TOKEN_FRAME_MS - 1
     prompt = recognizer.config.default_prompt_id
+    mel, frames = recordings.features(recognizer, audio), total_frames(len(audio))
     tokens = {}
 
     def ours() -> None:
@@ -178,11 +182,16 @@ def generate_rows(recognizer: Recognizer, settings: OfflineSettings) -> list[dic
         ids = reference_transcribe(model, extractor, audio, lookahead, prompt)
         tokens["transformers"] = len(ids)
 
-    times = interleaved({"ours": ours, "transformers": theirs}, settings.repeats, recognizer.device)
+    def encoder() -> None:
+        recordings.encode(recognizer, [mel], [len(audio)], [prompt], lookahead)
+
+    calls = {"ours": ours, "transformers": theirs, "our encoder": encoder}
+    calls |= Floor(recognizer.config, weights).calls(1, frames)
+    times = interleaved(calls, settings.repeats, recognizer.device)
     seconds = len(audio) / SAMPLE_RATE
     return [
         {"case": "10 s", "door": f"in turns: {name}", "audio_s": seconds, **summary(own),
-         "rtf": round(min(own) / 1000 / seconds, 5), "tokens": tokens[name]}
+         "rtf": round(min(own) / 1000 / seconds, 5), "tokens": tokens.get(name)}
         for name, own in times.items()
     ]  # fmt: skip
 

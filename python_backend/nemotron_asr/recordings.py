@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from .biasing import Bias
     from .recognizer import Recognizer
 
-FRAMES_PER_CALL = 112  # encoder frames of a recording in one call: a multiple of every chunk
-ROWS_PER_CALL = 16  # recordings in one call
+FRAMES_PER_CALL = 224  # most encoder frames of a recording in one call: a multiple of every chunk
+ROWS_PER_CALL = 16  # most recordings in one call
+ALL_FRAMES_PER_CALL = 1792  # of all its recordings together: what bounds a call's memory
 MEL_BYTES = 1 << 24  # that a recording's mel may have before its memory grows
 
 
@@ -39,7 +40,7 @@ def to_tokens(
     prompt, lookahead = recognizer.prompt_id(options.language), options.lookahead
     biases = [recognizer.bias(options, prompt) for _ in audio]
     for group in _groups([len(samples) for samples in audio]):
-        encoder = recognizer.fresh_encoder(len(group), FRAMES_PER_CALL)
+        encoder = recognizer.fresh_encoder(len(group), _most_frames(len(group)))
         prediction = recognizer.fresh_prediction(len(group))
         totals = [total_frames(len(audio[i])) for i in group]
         for done, num_frames, live in _stretches(totals, lookahead):
@@ -105,7 +106,7 @@ def encode(
         torch.empty(total_frames(n), width, device=recognizer.device) for n in num_samples
     ]  # written in place: parts that are joined at the end would be there twice
     for group in _groups(num_samples):
-        state = recognizer.fresh_encoder(len(group), FRAMES_PER_CALL)
+        state = recognizer.fresh_encoder(len(group), _most_frames(len(group)))
         totals = [total_frames(num_samples[i]) for i in group]
         for done, num_frames, live in _stretches(totals, lookahead):
             rows = group[:live]
@@ -150,13 +151,18 @@ def _groups(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield longest_first[start : start + ROWS_PER_CALL]
 
 
+def _most_frames(num_rows: int) -> int:
+    """Encoder frames of each of so many recordings in one call."""
+    return min(FRAMES_PER_CALL, ALL_FRAMES_PER_CALL // num_rows)
+
+
 def _stretches(totals: Sequence[int], lookahead: int) -> Iterator[tuple[int, int, int]]:
     """Walk recordings of falling length together: (frames done, frames of this call, rows left).
 
     Calls take whole chunks. A recording that has ended leaves, so rows are always the first ones.
     """
     size = lookahead + 1
-    per_call = FRAMES_PER_CALL // size * size
+    per_call = _most_frames(len(totals)) // size * size
     done = 0
     while live := sum(total > done for total in totals):
         num_frames = min(per_call, math.ceil((totals[0] - done) / size) * size)
