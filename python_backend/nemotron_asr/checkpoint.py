@@ -104,8 +104,8 @@ def _check_dtype(dtype: str, device: torch.device) -> None:
     """Raises CheckpointError for one that the device does not compute in."""
     if dtype == "int8" and (device.type != "cpu" or not Int8Linear.is_supported()):
         raise CheckpointError(
-            f"dtype 'int8' needs a CPU and a torch with oneDNN; device: {device}; valid here: "
-            f"{', '.join(d for d in DTYPES if d != 'int8')}"
+            f"dtype 'int8' needs a CPU with VNNI and a torch with oneDNN; device: {device}; "
+            f"valid here: {', '.join(d for d in DTYPES if d != 'int8')}"
         )
     if dtype == "float16" and device.type == "cpu":
         raise CheckpointError(

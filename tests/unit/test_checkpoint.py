@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import reference
 from nemotron_asr import CheckpointError, load_checkpoint, recordings
+from nemotron_asr.layers import Int8Linear
 
 AUDIO = [reference.speech_like(40_000, 5)]
 
@@ -84,6 +85,8 @@ def test_dtypes_are_cast_but_the_prompt_stays_float32(checkpoints):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
 def test_smaller_dtypes_hear_the_same(checkpoints, recognizer, dtype):
+    if dtype == "int8" and not Int8Linear.is_supported():
+        pytest.skip("this CPU has no VNNI")
     half = load_checkpoint(checkpoints("tiny"), dtype=dtype)
     audio = [reference.speech_like(80_000, seed) for seed in range(3)]
     mel = [recordings.features(recognizer, a) for a in audio]
@@ -95,6 +98,12 @@ def test_smaller_dtypes_hear_the_same(checkpoints, recognizer, dtype):
 def test_float16_is_for_gpus(checkpoints):
     with pytest.raises(CheckpointError, match="valid on a CPU: float32, bfloat16, int8"):
         load_checkpoint(checkpoints("tiny"), device="cpu", dtype="float16")
+
+
+def test_int8_is_for_cpus_with_vnni(checkpoints, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    with pytest.raises(CheckpointError, match="needs a CPU with VNNI.*valid here: float32"):
+        load_checkpoint(checkpoints("tiny"), device="cpu", dtype="int8")
 
 
 def test_parts_hold_only_their_own_tensors(checkpoints):

@@ -16,6 +16,7 @@ from torch import nn
 from nemotron_asr.layers import (
     ACTIVATIONS,
     DepthwiseConv,
+    Int8Linear,
     Linear,
     PackedLinear,
     fastest,
@@ -28,6 +29,8 @@ TOLERANCE = {"float32": 1e-6, "bfloat16": 0.02, "int8": 0.02}
 ROWS = (1, 2, 4, 7, 8, 14, 33, 56, 112)
 
 has_packing = packs(torch.zeros(1, dtype=torch.bfloat16))
+needs_int8 = pytest.mark.skipif(not Int8Linear.is_supported(), reason="this CPU has no VNNI")
+INT8 = pytest.param("int8", marks=needs_int8)
 
 
 @pytest.fixture
@@ -43,7 +46,7 @@ def computed(layer, x, **kwargs):
     return layer(x.to(dtype), **kwargs).float()
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", INT8])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("follow", ["nothing", "silu", "relu", "residual"])
 def test_the_fastest_layer_computes_the_same(x, dtype, bias, follow):
@@ -61,7 +64,7 @@ def test_the_fastest_layer_computes_the_same(x, dtype, bias, follow):
     assert (out - expected).abs().max() < TOLERANCE[dtype] * expected.abs().max()
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+@pytest.mark.parametrize("dtype", ["bfloat16", INT8])
 def test_a_row_does_not_depend_on_how_many_there_are(x, dtype):
     if dtype == "bfloat16" and not has_packing:
         pytest.skip("oneDNN has no bfloat16 on this machine")
@@ -70,6 +73,36 @@ def test_a_row_does_not_depend_on_how_many_there_are(x, dtype):
     for rows in ROWS:
         assert torch.equal(layer(x[:rows]), layer(x)[:rows])
         assert torch.equal(layer(x[-rows:]), layer(x)[-rows:])
+
+
+@needs_int8
+def test_int8_sums_are_exact(x):
+    weight = torch.randn(640, 512)
+    rows, columns = (t.abs().amax(1, keepdim=True) / 127 for t in (x, weight))
+    exact = (x / rows).round().double() @ (weight / columns).round().double().T
+    expected = exact * rows * columns.T
+    torch.testing.assert_close(
+        fastest(weight, None, "int8")(x).double(), expected, rtol=1e-6, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", INT8])
+def test_no_layer_takes_a_reference_implementation(dtype):
+    """What oneDNN has no fast code for takes hundreds of times as long."""
+    if dtype == "bfloat16" and not has_packing:
+        pytest.skip("oneDNN has no bfloat16 on this machine")
+    script = (
+        "import torch\n"
+        "from nemotron_asr.layers import compute_dtype, fastest\n"
+        f"layer = fastest(torch.randn(640, 512), torch.randn(640), {dtype!r})\n"
+        "for rows in (1, 4, 112):\n"
+        f"    layer(torch.randn(rows, 512).to(compute_dtype({dtype!r})))\n"
+    )
+    env = {**os.environ, "ONEDNN_VERBOSE": "1"}
+    done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True)
+    products = re.findall(r"exec,cpu,(?:matmul|inner_product),([^,]+)", done.stdout)
+    assert len(products) == 3, done.stderr
+    assert not [name for name in products if name.startswith("ref")], products
 
 
 def test_layers_side_by_side_are_one(x):
