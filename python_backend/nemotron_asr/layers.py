@@ -112,12 +112,10 @@ class Int8Linear:
     def __call__(self, x, residual=None, activation="") -> torch.Tensor:
         largest = x.abs().amax(-1, keepdim=True).clamp_min_(1e-12)
         quantised = (x * (INT8_MAX / largest)).round_().to(torch.int8)
-        quantised = quantised.view(torch.uint8).bitwise_xor_(
-            UINT8_ZERO
-        )  # its sign turned: plus 128
+        unsigned = quantised.view(torch.uint8).bitwise_xor_(UINT8_ZERO)  # the sign turned: + 128
         y = self._multiply(
-            quantised, 1.0, UINT8_ZERO, self.weight, self.scales, self.zeros, None, 1.0, 0, torch.float32,
-            "none", [], "",
+            unsigned, 1.0, UINT8_ZERO, self.weight, self.scales, self.zeros, None, 1.0, 0,
+            torch.float32, "none", [], "",
         )  # fmt: skip
         if self.bias is None and residual is not None:
             return torch.addcmul(residual, y, largest)

@@ -250,8 +250,8 @@ class Recognizer:
         languages: with auto, those that alone may be detected.
         phrases: words and phrases to expect; "Quilter^2" counts twice.  boost: how much they are
         favoured, in nats.  endpoint_ms: the pause between two of a result's `utterances`.
-        Long ones go through in stretches of 9 to 18 s, so that memory does not grow with the square of
-        their length. Raises AsrError INVALID_ARGUMENT for other arrays, NaN, or bad options.
+        Long ones go through in stretches of 9 to 18 s, so that memory does not grow with the square
+        of their length. Raises AsrError INVALID_ARGUMENT for other arrays, NaN, or bad options.
         """
         parameters = {"language": language, "latency_ms": latency_ms}
         parameters |= {"languages": languages, "phrases": phrases, "boost": boost}

@@ -102,7 +102,7 @@ def test_float16_is_for_gpus(checkpoints):
 
 def test_int8_is_for_cpus_with_vnni(checkpoints, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
-    with pytest.raises(CheckpointError, match="needs a CPU with VNNI.*valid here: float32"):
+    with pytest.raises(CheckpointError, match=r"needs a CPU with VNNI.*valid here: float32"):
         load_checkpoint(checkpoints("tiny"), device="cpu", dtype="int8")
 
 
