@@ -4,6 +4,7 @@ import logging
 import queue
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import triton_python_backend_utils as pb_utils
@@ -24,17 +25,10 @@ log = logging.getLogger(__name__)
 
 class TritonPythonModel:
     def initialize(self, args):
-        recognizer, settings = load(args)
-        self.engine = StreamingEngine(
-            recognizer, settings.slots, settings.idle_timeout_s, settings.max_queued_s
-        )
-        started = time.perf_counter()
-        self.engine.warm_up()
-        pb_utils.Logger.log_info(
-            f"asr_streaming: {recognizer.name} on {recognizer.device}, {settings.dtype}, "
-            f"{settings.slots} slots of {self.engine.arena.bytes_per_slot / 2**20:.2f} MiB, "
-            f"warm in {time.perf_counter() - started:.1f} s"
-        )
+        # In a thread that ends, and OpenMP's with it: where a process has more of them than cores,
+        # counting those of this thread and of the engine's, none spins.
+        with ThreadPoolExecutor(1) as apart:
+            settings = apart.submit(self._load, args).result()
         self.no_text = bytes_tensor("TEXT", "")  # most answers: made once, it saves 10 us each
         spare_what_is_loaded()
         # To send is to wait for the server (0.3 ms): the engine decodes meanwhile.
@@ -46,6 +40,20 @@ class TritonPythonModel:
         self.publisher.start()
         if settings.control_dir:
             Controlled(self.engine, settings.control_dir, args["model_instance_name"]).start()
+
+    def _load(self, args):
+        recognizer, settings = load(args)
+        self.engine = StreamingEngine(
+            recognizer, settings.slots, settings.idle_timeout_s, settings.max_queued_s
+        )
+        started = time.perf_counter()
+        self.engine.warm_up()
+        pb_utils.Logger.log_info(
+            f"asr_streaming: {recognizer.name} on {recognizer.device}, {settings.dtype}, "
+            f"{settings.slots} slots of {self.engine.arena.bytes_per_slot / 2**20:.2f} MiB, "
+            f"warm in {time.perf_counter() - started:.1f} s"
+        )
+        return settings
 
     def execute(self, requests):
         """Hand every packet to the engine, which answers each when its audio is decoded."""
