@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 FRAMES_PER_CALL = 224  # most encoder frames of a recording in one call: a multiple of every chunk
 ROWS_PER_CALL = 16  # most recordings in one call
-ALL_FRAMES_PER_CALL = 1792  # of all its recordings together: what bounds a call's memory
+ALL_FRAMES_PER_CALL = 896  # of all its recordings together: what bounds a call's memory
 MEL_BYTES = 1 << 24  # that a recording's mel may have before its memory grows
 
 
